@@ -1,0 +1,123 @@
+"""The event log as the stages see it: an append-only topic in partitions, read by consumer groups.
+
+Adapters: `kafka.py` (Apache Kafka) and `redis_streams.py` (embedded). Both pass `tests/contract/test_event_log.py`.
+
+A record's partition is chosen by its key, so what one person did stands in order. Offsets are dense, rise by one and
+never come back. Delivery to a group is at least once: whoever must not count twice keeps its own offsets
+(`start_at`), as the lander does inside the lake's commits.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+
+class EventLogError(Exception):
+    """Root of what the event log raises."""
+
+
+class EventLogUnavailable(EventLogError):
+    """The log did not take or give records in time. Nothing may be assumed about them: try again, keeping the ids."""
+
+
+class PartitionsLost(EventLogError):
+    """A commit came too late: the partitions have another owner by now. Drop what is in hand and poll again."""
+
+
+class Record(NamedTuple):
+    """One record of the log."""
+
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+
+
+class Position(NamedTuple):
+    """Where an appended record stands."""
+
+    partition: int
+    offset: int
+
+
+StartAt = Callable[[int], int | None]
+"""partition → offset to begin at when that partition is newly ours; None: where the group committed, or the start."""
+
+
+class EventLog(Protocol):
+    """A topic that can be appended to and read by groups. Safe to share between threads."""
+
+    def append(self, records: Sequence[tuple[bytes, bytes]]) -> list[Position]:
+        """Append (key, value) pairs and return their positions, in order, once all of them are durable.
+
+        Raises:
+            EventLogUnavailable: within about 2 s when the log cannot take them (some may stand in it nevertheless).
+        """
+        ...
+
+    def consumer(self, group: str, start_at: StartAt | None = None) -> "Consumer":
+        """Join `group` and share the topic's partitions with its other members. One consumer belongs to one thread."""
+        ...
+
+    def end_offsets(self) -> dict[int, int]:
+        """partition → offset that the next record of it will get.
+
+        Raises:
+            EventLogUnavailable: the log does not answer.
+        """
+        ...
+
+    def forget(self, key: bytes, before: Mapping[int, int]) -> int | None:
+        """Remove the records of `key` below `before[partition]` and every copy the log keeps of them.
+
+        Returns the number removed, or None where the log cannot remove single records (Kafka) and its retention has
+        to end their life.
+
+        Raises:
+            EventLogUnavailable: the log does not answer.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back connections. What was not appended is not waited for."""
+        ...
+
+
+class Consumer(Protocol):
+    """One member of a consumer group."""
+
+    def poll(self, timeout: float, max_records: int = 5000) -> list[Record]:
+        """Next records of our partitions, in order within each; waits up to `timeout` seconds for the first of them.
+
+        Raises:
+            EventLogUnavailable: the log does not answer.
+        """
+        ...
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Read `partition`, one of ours, from `offset` next."""
+        ...
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Remember, for the group, the next offset to read of each partition.
+
+        Raises:
+            PartitionsLost: another member owns one of them by now.
+            EventLogUnavailable: the log does not answer.
+        """
+        ...
+
+    def assigned(self) -> set[int]:
+        """Partitions that are ours now (known after the first polls)."""
+        ...
+
+    def lag(self) -> dict[int, int]:
+        """partition → records of it, among ours, that we have not polled yet.
+
+        Raises:
+            EventLogUnavailable: the log does not answer.
+        """
+        ...
+
+    def close(self) -> None:
+        """Leave the group, so that others take over at once."""
+        ...

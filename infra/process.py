@@ -1,0 +1,12 @@
+"""What every long-running process without an HTTP server needs: to be asked to stop, and to stop in order."""
+
+import signal
+import threading
+
+
+def stop_event() -> threading.Event:
+    """An event that SIGTERM and SIGINT set. Call it from the main thread of a `main.py`."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

@@ -1,0 +1,363 @@
+"""CONTRACT: the published model. Manifest, item table, histories, and the Redis keys and codecs of what is served.
+
+A bundle holds item-side parameters only: no person is in it. It is a function from histories to ranked lists, and the
+same function makes the lists that are published, the live lists of nearline, the evaluation and a session's answer.
+
+Redis keys, each with its type, lifetime, one writer and readers:
+
+| key                     | type   | lifetime | writer   | readers           | holds                                   |
+|-------------------------|--------|----------|----------|-------------------|-----------------------------------------|
+| `version:current`       | string | none     | publish  | serving, nearline | number of the version that is served    |
+| `version:kept`          | set    | none     | publish  | publish, schedule | versions that may have keys below       |
+| `bundle:{version}`      | string | lists'   | publish  | serving, nearline | the bundle, as `Bundle.dump` made it    |
+| `list:{version}:{user}` | string | lists'   | publish  | serving           | the person's list: `encode_list`        |
+| `live:{version}:{user}` | string | lists'   | nearline | serving           | the same, with the newest events in it  |
+| `history:{user}`        | string | history's| nearline | nearline          | the person's history: `encode_history`  |
+| `hidden`                | set    | none     | nearline | serving           | item ids that must not be shown         |
+"""
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from scipy import sparse
+
+CURRENT = "version:current"
+KEPT = "version:kept"
+HIDDEN = "hidden"
+FORMAT = 1
+
+Indices = npt.NDArray[np.int32]
+Scores = npt.NDArray[np.float32]
+
+
+class BundleError(Exception):
+    """Bytes that are no bundle, or were altered since they were made."""
+
+
+def bundle_key(version: int) -> str:
+    """Redis key of a version's bundle."""
+    return f"bundle:{version}"
+
+
+def list_key(version: int, user_id: str) -> str:
+    """Redis key of a person's published list."""
+    return f"list:{version}:{user_id}"
+
+
+def live_key(version: int, user_id: str) -> str:
+    """Redis key of a person's live list."""
+    return f"live:{version}:{user_id}"
+
+
+def history_key(user_id: str) -> str:
+    """Redis key of a person's history."""
+    return f"history:{user_id}"
+
+
+def encode_list(item_indices: npt.NDArray[np.integer]) -> bytes:
+    """A ranked list as packed little-endian uint32 item indices; the padding (-1) is left out.
+
+    >>> list(decode_list(encode_list(np.array([7, 2, -1]))))
+    [7, 2]
+    """
+    return item_indices[item_indices >= 0].astype("<u4").tobytes()
+
+
+def decode_list(value: bytes) -> npt.NDArray[np.uint32]:
+    """Item indices, best first. They mean something only beside the item table of the same version.
+
+    Raises:
+        ValueError: the value is no packed list.
+    """
+    return np.frombuffer(value, dtype="<u4")
+
+
+# --- histories -------------------------------------------------------------------------------------------------------
+
+
+class Interaction(NamedTuple):
+    """What a history knows of one item.
+
+    Attributes:
+        at_ms: time of the newest event about it, in milliseconds since 1970.
+        weight: what that event's type weighs; 0 for "seen, but no reason to recommend alike".
+    """
+
+    at_ms: int
+    weight: float
+
+
+History = dict[str, Interaction]
+"""item_id → the newest interaction with it."""
+
+
+def add_to_history(history: History, item_id: str, interaction: Interaction, length: int) -> None:
+    """Fold one interaction in, in place. The newest decides, of two as new the heavier; the `length` newest items stay.
+
+    Folding the same interactions in any order and any number of times gives the same history.
+
+    >>> history: History = {}
+    >>> for at, weight in ((2, 0.0), (1, 1.0), (2, 0.0)):
+    ...     add_to_history(history, "m1", Interaction(at, weight), length=10)
+    >>> history
+    {'m1': Interaction(at_ms=2, weight=0.0)}
+    """
+    if item_id not in history or interaction > history[item_id]:
+        history[item_id] = interaction
+    if len(history) > length:
+        oldest = min(history, key=lambda item: (history[item], item))
+        del history[oldest]
+
+
+def encode_history(history: History) -> bytes:
+    """A history's form in Redis: JSON, oldest first."""
+    return orjson.dumps(sorted((at, weight, item) for item, (at, weight) in history.items()))
+
+
+def decode_history(value: bytes | None) -> History:
+    """From its form in Redis; of no value: an empty history."""
+    if value is None:
+        return {}
+    return {item: Interaction(at, weight) for at, weight, item in orjson.loads(value)}
+
+
+# --- the bundle ------------------------------------------------------------------------------------------------------
+
+
+class Model(Protocol):
+    """A function from histories to ranked lists. `training.algorithms.base.Algorithm` is its implementation."""
+
+    def recommend(self, user_items: sparse.csr_matrix, k: int) -> tuple[Indices, Scores]:
+        """Best items of each row that the row does not hold.
+
+        Args:
+            user_items: (rows, items) histories; values are weights, all above 0.
+
+        Returns:
+            item indices (rows, k), best first, padded with -1, and their scores (rows, k), padded with -inf.
+        """
+        ...
+
+    def similar_items(self, item_index: int, k: int) -> tuple[Indices, Scores]:
+        """The items most like this one, itself left out: indices and scores, both (k,) or shorter."""
+        ...
+
+
+class Snapshot(BaseModel):
+    """What a model was trained on.
+
+    Attributes:
+        version: the lake table's version. Erasures end time travel, so it may be gone; the digest stays.
+        digest: SHA-256 of the interactions in canonical order.
+        watermark: partition → offset up to which the log's events are in it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int
+    digest: str
+    watermark: dict[int, int]
+    events: int
+    users: int
+
+
+class Manifest(BaseModel):
+    """What a bundle is, and where it came from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = FORMAT
+    algorithm: str
+    parameters: dict[str, Any]
+    domain: str
+    history_length: int
+    snapshot: Snapshot
+    code: str = Field(description="Commit of the code that trained it, or 'unknown'.")
+    run_id: str
+    trained_at: AwareDatetime
+    metrics: dict[str, float]
+
+
+class ItemTable(NamedTuple):
+    """The items of a bundle; a row's number is the item's index in this version.
+
+    Attributes:
+        item_ids: (items,) in canonical order.
+        attributes: (items,) what `PUT /v1/items` said of each: title, genres, …
+        popularity: (items,) float32, number of people whose history holds it.
+    """
+
+    item_ids: tuple[str, ...]
+    attributes: tuple[Mapping[str, Any], ...]
+    popularity: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A published model, ready to recommend. Made by training, loaded anywhere by `load`."""
+
+    manifest: Manifest
+    items: ItemTable
+    model: Model
+    arrays: Mapping[str, npt.NDArray[Any]]
+
+    @cached_property
+    def item_index(self) -> Mapping[str, int]:
+        """item_id → its index in this version."""
+        return {item_id: index for index, item_id in enumerate(self.items.item_ids)}
+
+    @cached_property
+    def popular(self) -> Indices:
+        """(items,) item indices, most popular first; of two as popular the lower index."""
+        return np.lexsort((np.arange(len(self.items.item_ids)), -self.items.popularity)).astype(np.int32)
+
+    def recommend(self, histories: Sequence[History], k: int) -> tuple[Indices, Scores]:
+        """Ranked lists for histories, none of whose items is in them. A history that says nothing gets the popular.
+
+        Args:
+            histories: one a row. Items that the bundle does not know are passed over.
+
+        Returns:
+            item indices (rows, k), best first, padded with -1, and their scores (rows, k), padded with -inf.
+        """
+        return recommend(self.model, self.popular, self.rows(histories), k)
+
+    def rows(self, histories: Sequence[History]) -> sparse.csr_matrix:
+        """Histories as (rows, items) CSR, float32, column indices sorted; seen items of weight 0 are explicit zeros."""
+        indptr: list[int] = [0]
+        indices: list[int] = []
+        data: list[float] = []
+        for history in histories:
+            known = sorted((self.item_index[i], seen.weight) for i, seen in history.items() if i in self.item_index)
+            indices.extend(column for column, _ in known)
+            data.extend(weight for _, weight in known)
+            indptr.append(len(indices))
+        shape = (len(histories), len(self.items.item_ids))
+        return sparse.csr_matrix(
+            (np.array(data, np.float32), np.array(indices, np.int32), np.array(indptr, np.int32)), shape=shape
+        )
+
+    def dump(self) -> bytes:
+        """The bundle as a zip file of JSON and npy members: nothing in it is executed when it is read."""
+        items = [
+            {"item_id": i, "attributes": a} for i, a in zip(self.items.item_ids, self.items.attributes, strict=True)
+        ]
+        members = {"items.json": orjson.dumps(items), "popularity.npy": _npy(self.items.popularity)}
+        members |= {f"arrays/{name}.npy": _npy(array) for name, array in self.arrays.items()}
+        digests = {name: sha256(content).hexdigest() for name, content in members.items()}
+        members["manifest.json"] = orjson.dumps({"manifest": self.manifest.model_dump(mode="json"), "sha256": digests})
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+            for name, content in members.items():
+                file.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+        return buffer.getvalue()
+
+    def digest(self) -> str:
+        """SHA-256 of what the model does: algorithm, parameters, items and arrays; not of when or by which run."""
+        digest = sha256(orjson.dumps([self.manifest.algorithm, self.manifest.parameters], option=orjson.OPT_SORT_KEYS))
+        digest.update(orjson.dumps(self.items.item_ids))
+        for name in sorted(self.arrays):
+            digest.update(name.encode() + _npy(self.arrays[name]))
+        return digest.hexdigest()
+
+
+def load(value: bytes) -> Bundle:
+    """The bundle that `value` is the dump of.
+
+    Raises:
+        BundleError: it is none, it was altered, or it is of a format that this code does not know.
+    """
+    from training.algorithms import algorithm_named
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(value)) as file:
+            members = {name: file.read(name) for name in file.namelist()}
+        envelope = orjson.loads(members.pop("manifest.json"))
+        _check(members, envelope["sha256"])
+        manifest = Manifest.model_validate(envelope["manifest"])
+        if manifest.format != FORMAT:
+            raise BundleError(
+                f"bundle of format {manifest.format}, this code reads format {FORMAT}: update the readers first"
+            )
+        rows = orjson.loads(members["items.json"])
+        items = ItemTable(
+            tuple(row["item_id"] for row in rows),
+            tuple(row["attributes"] for row in rows),
+            _array(members["popularity.npy"]),
+        )
+        arrays = {
+            name.removeprefix("arrays/").removesuffix(".npy"): _array(content)
+            for name, content in members.items()
+            if name.startswith("arrays/")
+        }
+        model = algorithm_named(manifest.algorithm).from_arrays(manifest.parameters, arrays)
+    except BundleError:
+        raise
+    except Exception as error:
+        raise BundleError(f"not a bundle: {type(error).__name__}: {error}") from error
+    return Bundle(manifest, items, model, arrays)
+
+
+def recommend(model: Model, popular: Indices, user_items: sparse.csr_matrix, k: int) -> tuple[Indices, Scores]:
+    """Ranked lists for histories: the one function behind publish, nearline, sessions and evaluation.
+
+    Args:
+        model: fitted.
+        popular: (items,) item indices, most popular first: for rows that say nothing.
+        user_items: (rows, items) CSR; explicit zeros are items that were seen but speak for nothing.
+        k: list length.
+
+    Returns:
+        item indices (rows, k), best first, padded with -1, and their scores (rows, k), padded with -inf.
+    """
+    rows = user_items.shape[0]
+    indices = np.full((rows, k), -1, np.int32)
+    scores = np.full((rows, k), -np.inf, np.float32)
+    positive = user_items.copy()
+    positive.eliminate_zeros()
+    extra = np.diff(user_items.indptr) - np.diff(positive.indptr)
+    speaks = np.diff(positive.indptr) > 0
+    if speaks.any():
+        found, found_scores = model.recommend(positive[speaks], min(k + int(extra.max()), user_items.shape[1]))
+        for row, candidates, values in zip(np.flatnonzero(speaks), found, found_scores, strict=True):
+            keep = candidates >= 0
+            if extra[row]:
+                keep &= ~np.isin(candidates, _row(user_items, row))
+            kept = np.flatnonzero(keep)[:k]
+            indices[row, : len(kept)], scores[row, : len(kept)] = candidates[kept], values[kept]
+    for row in np.flatnonzero(~speaks):
+        seen = _row(user_items, row)
+        head = popular[: k + len(seen)]
+        candidates = head[~np.isin(head, seen)][:k]
+        indices[row, : len(candidates)] = candidates
+        scores[row, : len(candidates)] = 0.0
+    return indices, scores
+
+
+def _row(user_items: sparse.csr_matrix, row: np.integer[Any]) -> Indices:
+    return user_items.indices[user_items.indptr[row] : user_items.indptr[row + 1]]
+
+
+def _check(members: Mapping[str, bytes], digests: Mapping[str, str]) -> None:
+    for name in {*members, *digests}:
+        if name not in members or name not in digests or sha256(members[name]).hexdigest() != digests[name]:
+            raise BundleError(f"bundle member {name} is missing or was altered")
+
+
+def _npy(array: npt.NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _array(content: bytes) -> npt.NDArray[Any]:
+    return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
