@@ -1,32 +1,45 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
+BIN := .venv/bin
 
 help: ## this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV)/installed: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Marquee needs Python 3.11 or newer: make PYTHON=python3.12 …")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
+demo: install ## see the loop learn in about a minute; DATA=DIR takes a MovieLens folder
+	$(BIN)/marquee demo $(if $(DATA),--data "$(DATA)")
 
-install: $(VENV)/installed ## make .venv with the locked dependencies (once)
+up: install ## start the platform and keep it up; Ctrl-C stops it
+	$(BIN)/marquee up
 
-lock: install ## pin the newest dependencies that pyproject.toml allows, with hashes
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-header --no-annotate --extra all --group dev pyproject.toml -o requirements.lock
+test: lint ## lint, then every test; Kafka's are skipped where there is no broker (make kafka)
+	$(BIN)/pytest
 
-format: install ## format the code
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
+install: .venv/installed ## make .venv with the locked dependencies, once (the others call it)
 
 lint: install ## ruff, mypy strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
-.PHONY: help install lock format lint
+format: install ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+kafka: ## fetch Apache Kafka for the tests (needs Java 17 and Maven)
+	infra/deploy/kafka/kafka.sh fetch
+
+lock: install ## pin the newest dependencies that pyproject.toml allows, with hashes
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate --extra all --group dev pyproject.toml -o requirements.lock
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
+		"Marquee needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	@echo "Installing the locked dependencies into .venv (once, about a minute) ..."
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: help demo up test install lint format kafka lock

@@ -34,7 +34,7 @@ def redis_server() -> Path:
             "No Redis here: install the extra `embedded`, put redis-server 7 or newer on PATH, or set MARQUEE_REDIS."
         ) from None
     try:
-        return get_binary_path()
+        return Path(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
         raise EmbeddedError(f"{error} Put redis-server 7 or newer on PATH, or set MARQUEE_REDIS.") from error
 
@@ -58,6 +58,7 @@ def redis_command(socket: Path) -> list[str]:
         "appendonly": "yes",
         "appendfsync": "always",
         "maxmemory-policy": "noeviction",
+        "rdbcompression": "no",  # A search of the files for an erased id must not miss it for being compressed.
     }
     return [str(redis_server()), *(word for name, value in options.items() for word in (f"--{name}", value))]
 

@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     event_log: str = Field("", description="Event log: kafka://host:9092[,host:9092] or a Redis URL. Empty: the Redis.")
     topic: str = Field("marquee.events", description="The log's one topic.")
     partitions: int = Field(4, ge=1, le=1024, description="Partitions of the topic, fixed when it is created.")
-    lake: str = Field("", description="Delta Lake: a folder or an s3:// URL. Empty: a folder below `data`.")
+    lake: str = Field("", description="Folder of the Delta tables. Empty: a folder below `data`.")
     database: str = Field("", description="Consent ledger: sqlite:/// or postgresql+psycopg://. Empty: SQLite.")
     registry: str = Field("", description="MLflow: sqlite:///, postgresql+psycopg:// or http://. Empty: SQLite.")
 

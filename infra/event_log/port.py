@@ -66,11 +66,15 @@ class EventLog(Protocol):
         """
         ...
 
-    def forget(self, key: bytes, before: Mapping[int, int]) -> int | None:
-        """Remove the records of `key` below `before[partition]` and every copy the log keeps of them.
+    def forget(self, at: Position) -> int | None:
+        """Remove the record at this position, every earlier one of its key, and every copy that the log keeps of them.
 
-        Returns the number removed, or None where the log cannot remove single records (Kafka) and its retention has
-        to end their life.
+        The record at the position goes last, so that a call that was cut short can be made again; where it is gone
+        already, only the copies remain to be removed. Offsets of other records stay as they are.
+
+        Returns:
+            The number removed, or None where the log cannot remove single records (Kafka) and its retention has to end
+            their life.
 
         Raises:
             EventLogUnavailable: the log does not answer.

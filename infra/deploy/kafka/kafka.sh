@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Runs one node of Apache Kafka on this machine, on loopback, without Docker. It needs Java 17; fetching needs Maven too.
+#
+#   kafka.sh fetch           get the broker into var/kafka/libs (about 45 MB, once)
+#   kafka.sh start           start it in the background; returns when it answers
+#   kafka.sh stop            stop it, keeping what it holds
+#
+# Then: MARQUEE_EVENT_LOG=kafka://127.0.0.1:9092
+#
+# Variables: KAFKA_DATA (folder of logs and settings, default var/kafka/data), KAFKA_PORT (9092), KAFKA_CONTROLLER_PORT
+# (9093), KAFKA_LIBS (default var/kafka/libs).
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../../.." && pwd)
+libs=${KAFKA_LIBS:-$root/var/kafka/libs}
+data=${KAFKA_DATA:-$root/var/kafka/data}
+port=${KAFKA_PORT:-9092}
+controller_port=${KAFKA_CONTROLLER_PORT:-9093}
+properties=$data/server.properties
+pid_file=$data/pid
+java=(java -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$libs/*")
+
+fail() {
+  echo "kafka.sh: $*" >&2
+  exit 1
+}
+
+fetch() {
+  command -v mvn >/dev/null || fail "Maven is missing: install maven and a JDK 17, or use Docker"
+  mkdir -p "$libs"
+  mvn --quiet --batch-mode --file "$here/pom.xml" dependency:copy-dependencies -DoutputDirectory="$libs"
+}
+
+write_properties() {
+  cat >"$properties" <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller_port
+listeners=BROKER://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller_port
+advertised.listeners=BROKER://127.0.0.1:$port
+inter.broker.listener.name=BROKER
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs=$data/log
+auto.create.topics.enable=false
+num.partitions=1
+default.replication.factor=1
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+PROPERTIES
+}
+
+running() {
+  [ -f "$pid_file" ] && kill -0 "$(cat "$pid_file")" 2>/dev/null
+}
+
+answers() {
+  (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null
+}
+
+start() {
+  [ -d "$libs" ] || fail "no broker in $libs: run $0 fetch"
+  command -v java >/dev/null || fail "Java is missing: install a JRE 17 or newer"
+  running && fail "it runs already (process $(cat "$pid_file"))"
+  mkdir -p "$data"
+  write_properties
+  if [ ! -d "$data/log" ]; then
+    id=$("${java[@]}" -Xmx128m kafka.tools.StorageTool random-uuid)
+    "${java[@]}" -Xmx128m kafka.tools.StorageTool format --cluster-id "$id" --config "$properties" >/dev/null
+  fi
+  nohup "${java[@]}" -Xmx512m -XX:+UseSerialGC kafka.Kafka "$properties" </dev/null >"$data/out" 2>&1 &
+  echo $! >"$pid_file"
+  for _ in $(seq 600); do
+    if answers; then
+      echo "kafka://127.0.0.1:$port"
+      return
+    fi
+    running || fail "it did not start; the end of $data/out: $(tail -n 5 "$data/out")"
+    sleep 0.1
+  done
+  fail "it does not answer; see $data/out"
+}
+
+stop() {
+  running || { rm -f "$pid_file"; return; }
+  pid=$(cat "$pid_file")
+  kill "$pid"
+  for _ in $(seq 300); do
+    running || { rm -f "$pid_file"; return; }
+    sleep 0.1
+  done
+  kill -9 "$pid"
+  rm -f "$pid_file"
+}
+
+case ${1:-} in
+  fetch | start | stop) "$1" ;;
+  *) fail "usage: kafka.sh fetch|start|stop" ;;
+esac

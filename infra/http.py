@@ -1,0 +1,208 @@
+"""What both HTTP edges share: problem documents (RFC 9457), the API key, and bodies with a cap."""
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import APIKeyHeader, HTTPBearer
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+PROBLEM_JSON = "application/problem+json"
+UNAUTHORIZED = "Send the platform's key as `Authorization: Bearer KEY` or as `X-API-Key: KEY`."
+
+_FRAMEWORK_CODES = {
+    HTTPStatus.BAD_REQUEST: "malformed_request",
+    HTTPStatus.NOT_FOUND: "not_found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "invalid_request",
+}
+
+
+class Problem(Exception):
+    """An answer that is an error.
+
+    Args:
+        status: HTTP status.
+        code: stable name of the error, for programs.
+        detail: what went wrong and what to do, for people. Never the caller's data.
+        headers: further headers of the answer.
+        extra: further members of the document.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(f"{status} {code}: {detail}")
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.extra = dict(extra or {})
+
+    def body(self) -> bytes:
+        """The problem document."""
+        title = HTTPStatus(self.status).phrase
+        document = {"type": "about:blank", "title": title, "status": self.status}
+        return orjson.dumps({**document, "code": self.code, "detail": self.detail, **self.extra})
+
+    def response(self) -> Response:
+        """The answer that carries the document."""
+        return Response(self.body(), self.status, self.headers, PROBLEM_JSON)
+
+
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457). Programs look at `code`; people read `detail`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "about:blank"
+    title: str = Field(examples=["Service Unavailable"])
+    status: int = Field(examples=[503])
+    code: str = Field(examples=["log_unavailable"])
+    detail: str = Field(examples=["The event log does not answer. Send the batch again."])
+
+
+def documented(problems: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """A route's `responses`: status → when it is answered, all of them problem documents."""
+    schema = {"$ref": "#/components/schemas/ProblemDocument"}
+    content = {PROBLEM_JSON: {"schema": schema}}
+    return {status: {"description": text, "content": content} for status, text in problems.items()}
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Make every error of `app` a problem document, the framework's own and the unforeseen included."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(Exception, _on_unforeseen)
+    add_schemas(app, ProblemDocument)
+
+
+def add_schemas(app: FastAPI, *models: type[BaseModel]) -> None:
+    """Put models that no route declares among the schemas of `app`'s OpenAPI, for `body_of` and `documented`."""
+    build = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        described = build()
+        schemas = described.setdefault("components", {}).setdefault("schemas", {})
+        for model in models:
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs", {}))
+            schemas[model.__name__] = schema
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """A route's `openapi_extra`: the body that it reads by itself. The model has to be among the schemas."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def key_digest(api_key: str) -> bytes:
+    """What a key is compared by: its SHA-256, so that neither length nor content shows in the time it takes."""
+    return hashlib.sha256(api_key.encode()).digest()
+
+
+def key_matches(headers: Iterable[tuple[bytes, bytes]], digest: bytes) -> bool:
+    """Whether raw ASGI headers (names in lower case) carry the key of `digest`, as Bearer or as X-API-Key."""
+    for name, value in headers:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            sent = value[7:].strip()
+        elif name == b"x-api-key":
+            sent = value
+        else:
+            continue
+        return hmac.compare_digest(hashlib.sha256(sent).digest(), digest)
+    return False
+
+
+def unauthorized() -> Problem:
+    """The answer to a request without the key or with another one."""
+    return Problem(401, "unauthorized", UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
+
+
+def require_key(api_key: str) -> Callable[..., Awaitable[None]]:
+    """A FastAPI dependency that lets only holders of `api_key` pass.
+
+    Raises:
+        ValueError: the key is empty, so that nobody starts an open door by mistake.
+    """
+    if not api_key:
+        raise ValueError("the API key is empty: set MARQUEE_API_KEY")
+    digest = key_digest(api_key)
+    bearer = Security(HTTPBearer(auto_error=False, description="The platform's API key."))
+    header = Security(APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key."))
+
+    async def check_key(request: Request, _bearer: object = bearer, _header: object = header) -> None:
+        if not key_matches(request.scope["headers"], digest):
+            raise unauthorized()
+
+    return check_key
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The request's body, counted while it arrives: what `Content-Length` says is not relied on.
+
+    Raises:
+        Problem: 413 `too_large`, as soon as more than `limit` bytes have come.
+    """
+    too_large = Problem(413, "too_large", f"The body is longer than {limit} bytes. Send smaller batches.")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise too_large
+    return bytes(body)
+
+
+async def read_json(request: Request, limit: int) -> Any:
+    """The request's body, decoded from JSON.
+
+    Raises:
+        Problem: 413 `too_large`; 400 `malformed_json`, with the place but not the text.
+    """
+    try:
+        return orjson.loads(await read_body(request, limit))
+    except orjson.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise Problem(400, "malformed_json", f"The body is no JSON: it breaks at {where}.") from None
+
+
+def _on_problem(_: Request, problem: Exception) -> Response:
+    assert isinstance(problem, Problem)
+    return problem.response()
+
+
+def _on_http_exception(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = _FRAMEWORK_CODES.get(HTTPStatus(error.status_code), "request_failed")
+    return Problem(error.status_code, code, str(error.detail), error.headers).response()
+
+
+def _on_invalid_request(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    wrong = [{"at": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()]
+    detail = "The request is not of the form that is documented; `errors` says where."
+    return Problem(422, "invalid_request", detail, extra={"errors": wrong}).response()
+
+
+def _on_unforeseen(_: Request, __: Exception) -> Response:
+    detail = "Something went wrong that the platform did not foresee. Its log has more."
+    return Problem(500, "internal_error", detail).response()

@@ -1,0 +1,299 @@
+"""The lake: Delta tables of what was collected, written exactly once and able to forget.
+
+Each append carries its fences in the same commit: the application transaction `land-<partition>` says up to which
+offset of the log a table holds. An append that begins below a fence, or that meets another writer's commit of the same
+partition, is refused: so a crash, a second lander or one that was thought dead can neither lose nor repeat a record.
+
+To forget is two steps. `forget` takes rows out of the tables; `purge` then takes the bytes out of the files, Delta's
+own log included (its statistics and predicates name people). That ends time travel: nothing may rest on old versions.
+
+A killed process loses nothing; a power cut may take the last seconds, since nothing is synced to the disk.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from infra.lake_tables import DEAD_LETTERS, EVENTS, ITEMS, NO_HISTORY, TABLES, create
+
+__all__ = [
+    "DEAD_LETTERS",
+    "EVENTS",
+    "ITEMS",
+    "TABLES",
+    "Lake",
+    "LakeConflict",
+    "LakeEmpty",
+    "LakeError",
+    "LakeSnapshot",
+    "LakeUnavailable",
+    "Span",
+]
+
+ATTEMPTS = 5
+PEOPLE_A_DELETE = 50
+"""A longer condition costs more than a second delete: planning it grows with the square of its length."""
+
+PERSONAL = (EVENTS, DEAD_LETTERS)
+"""Tables that hold what people did."""
+
+_LOG_FILE = re.compile(r"_last_checkpoint|\d{20}\.(json|checkpoint(\..+)?\.parquet)")
+_PARTITIONS = "land-partitions"
+
+T = TypeVar("T")
+
+
+class LakeError(Exception):
+    """Root of what the lake raises."""
+
+
+class LakeConflict(LakeError):
+    """Another writer moved on. Nothing was written: ask `landed` and continue from there."""
+
+
+class LakeEmpty(LakeError):
+    """The table does not exist yet, because nothing was ever landed in it."""
+
+
+class LakeUnavailable(LakeError):
+    """The lake cannot be read or written now. Whether a write happened is unknown: ask `landed`, then try again."""
+
+
+class Span(NamedTuple):
+    """A run of one partition's records: from `start` up to, not including, `end`."""
+
+    start: int
+    end: int
+
+
+class LakeSnapshot(NamedTuple):
+    """A table at one moment.
+
+    Attributes:
+        version: of the Delta table.
+        watermark: partition → offset up to which the log is in it.
+        rows: the columns asked for.
+    """
+
+    version: int
+    watermark: dict[int, int]
+    rows: pl.DataFrame
+
+
+class Lake:
+    """The Delta tables below one folder.
+
+    Args:
+        uri: the folder; it is made when the first rows come.
+
+    Raises:
+        LakeError: the address is not a folder.
+    """
+
+    def __init__(self, uri: str) -> None:
+        if "://" in uri and not uri.startswith("file://"):
+            raise LakeError(f"The lake is kept in a folder; {uri} is none.")
+        self._root = Path(uri.removeprefix("file://"))
+
+    def append(self, table: str, rows: pl.DataFrame, spans: Mapping[int, Span]) -> None:
+        """Append rows and move the fences of their partitions, in one commit. No rows: only the fences move.
+
+        Args:
+            table: one of TABLES.
+            rows: its columns.
+            spans: partition → the records of the log that these rows stand for.
+
+        Raises:
+            LakeConflict: a fence is above where the span starts, or another writer was faster.
+            LakeUnavailable: see there.
+        """
+        with _translated():
+            delta = self._open_or_create(table)
+            fences = _fences(delta)
+            late = [p for p, span in spans.items() if fences.get(p, 0) > span.start]
+            if late:
+                raise LakeConflict(f"{table}: another lander has landed partitions {late}: continue from `landed`.")
+            moved = {p: span.end for p, span in spans.items() if span.end > fences.get(p, -1)}
+            fence = CommitProperties(app_transactions=_transactions(moved, known=len(fences) and max(fences) + 1))
+            write_deltalake(delta, rows.select(TABLES[table].keys()), mode="append", commit_properties=fence)
+        self._check_fences(table, moved)
+
+    def landed(self, table: str) -> dict[int, int]:
+        """partition → offset of the next record to land in the table; without the partitions never landed.
+
+        Raises:
+            LakeUnavailable: see there.
+        """
+        with _translated():
+            try:
+                return _fences(self._open(table))
+            except LakeEmpty:
+                return {}
+
+    def forget(self, table: str, people: Mapping[str, int]) -> int:
+        """Delete the rows of these people that were accepted under older receipts. The bytes stay until `purge`.
+
+        Args:
+            table: one with the columns user_id and receipt.
+            people: user_id → receipt; rows below it go.
+
+        Returns:
+            Rows deleted.
+
+        Raises:
+            LakeConflict: other writers were faster, time and again.
+            LakeUnavailable: see there.
+        """
+        return self._delete(table, [f"user_id = {_text(u)} AND receipt < {int(r)}" for u, r in sorted(people.items())])
+
+    def forget_dead_letters(self, before: Mapping[bytes, tuple[int, int]]) -> int:
+        """Delete the dead letters that were sent under these keys.
+
+        Args:
+            before: key → (partition, offset); those of the partition below the offset go.
+
+        Returns:
+            Rows deleted.
+
+        Raises: as `forget`.
+        """
+        return self._delete(
+            DEAD_LETTERS,
+            [f"key = X'{k.hex()}' AND partition = {int(p)} AND offset < {int(o)}" for k, (p, o) in before.items()],
+        )
+
+    def purge(self) -> None:
+        """Take the bytes of deleted rows out of every file below the lake. Readers of old versions lose them.
+
+        Raises:
+            LakeConflict: other writers were faster, time and again.
+            LakeUnavailable: see there.
+        """
+        for table in PERSONAL:
+            self._retried(table, self._purge)
+
+    def compact(self) -> None:
+        """Write small files together, per table and day.
+
+        Raises: as `purge`.
+        """
+        for table in TABLES:
+            self._retried(table, lambda delta: delta.optimize.compact())
+
+    def snapshot(self, table: str, columns: Sequence[str] | None = None) -> LakeSnapshot:
+        """Rows of a table at its newest version.
+
+        Args:
+            table: one of TABLES.
+            columns: the ones to read; None: all.
+
+        Raises:
+            LakeEmpty: see there.
+            LakeUnavailable: see there.
+        """
+        for left in reversed(range(ATTEMPTS)):
+            with _translated():
+                delta = self._open(table)
+                try:
+                    rows = pl.read_delta(delta, columns=list(columns) if columns else None)
+                except (OSError, pl.exceptions.PolarsError, DeltaError):
+                    # A purge may have removed what this version points to: the newest one has the same rows.
+                    if not left:
+                        raise
+                else:
+                    return LakeSnapshot(delta.version(), _fences(delta), rows)
+        raise AssertionError("unreachable")
+
+    def _open(self, table: str) -> DeltaTable:
+        try:
+            return DeltaTable(self._root / table)
+        except TableNotFoundError:
+            raise LakeEmpty(f"The lake has no table {table} yet: nothing was landed in it.") from None
+
+    def _open_or_create(self, table: str) -> DeltaTable:
+        try:
+            return self._open(table)
+        except LakeEmpty:
+            return create(self._root / table, table)
+
+    def _check_fences(self, table: str, moved: Mapping[int, int]) -> None:
+        """Another lander's purge can remove the place in Delta's log that our commit took, and the commit with it."""
+        fences = self.landed(table)
+        if any(fences.get(partition, 0) < end for partition, end in moved.items()):
+            raise LakeConflict(f"{table}: the commit was lost to another writer: continue from `landed`.")
+
+    def _delete(self, table: str, conditions: Sequence[str]) -> int:
+        chunks = (conditions[i : i + PEOPLE_A_DELETE] for i in range(0, len(conditions), PEOPLE_A_DELETE))
+        return sum(self._delete_where(table, " OR ".join(f"({one})" for one in chunk)) for chunk in chunks)
+
+    def _delete_where(self, table: str, predicate: str) -> int:
+        metrics = self._retried(table, lambda delta: delta.delete(predicate)) or {}
+        return int(metrics.get("num_deleted_rows", 0))
+
+    def _retried(self, table: str, change: Callable[[DeltaTable], T]) -> T | None:
+        """Make a change on the newest version, again where another commit came between. No table: nothing to change."""
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                with _translated():
+                    return change(self._open(table))
+            except LakeEmpty:
+                return None
+            except LakeConflict:
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _purge(self, delta: DeltaTable) -> None:
+        # A change of metadata refuses every append that began before it. So a file older than this commit that the
+        # table does not point to afterwards can never become part of it, and may go; a younger one may be an append on
+        # its way.
+        delta.alter.set_table_properties(NO_HISTORY)
+        barrier = (self._log(delta) / f"{delta.version():020}.json").stat().st_mtime_ns
+        delta = DeltaTable(delta.table_uri)
+        delta.create_checkpoint()
+        delta.cleanup_metadata()
+        for path in self._unreferenced(delta):
+            if path.stat().st_mtime_ns < barrier:
+                path.unlink(missing_ok=True)
+
+    def _unreferenced(self, delta: DeltaTable) -> Iterator[Path]:
+        log = self._log(delta)
+        live = {Path(uri.removeprefix("file://")) for uri in delta.file_uris()}
+        for path in log.parent.rglob("*"):
+            if path.is_file() and path not in live and not (path.parent == log and _LOG_FILE.fullmatch(path.name)):
+                yield path
+
+    def _log(self, delta: DeltaTable) -> Path:
+        return Path(delta.table_uri.removeprefix("file://")) / "_delta_log"
+
+
+def _fences(delta: DeltaTable) -> dict[int, int]:
+    partitions = delta.transaction_version(_PARTITIONS) or 0
+    found = ((partition, delta.transaction_version(f"land-{partition}")) for partition in range(partitions))
+    return {partition: offset for partition, offset in found if offset is not None}
+
+
+def _transactions(moved: Mapping[int, int], known: int) -> list[Transaction]:
+    fences = [Transaction(f"land-{partition}", end) for partition, end in moved.items()]
+    needed = max(moved, default=-1) + 1
+    return [*fences, Transaction(_PARTITIONS, needed)] if needed > known else fences
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except CommitFailedError as error:
+        raise LakeConflict(f"another writer was faster: {error}") from error
+    except (DeltaError, OSError, pl.exceptions.PolarsError) as error:
+        raise LakeUnavailable(f"the lake does not answer: {type(error).__name__}: {error}") from error

@@ -1,0 +1,70 @@
+"""The lake's tables: names, columns, and how they are made."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+from deltalake import DeltaTable
+from deltalake.schema import Field, PrimitiveType, Schema
+
+_MOMENT = pl.Datetime("us", "UTC")
+EVENTS = "events"
+ITEMS = "items"
+DEAD_LETTERS = "dead_letters"
+TABLES: Mapping[str, Mapping[str, pl.DataType]] = {
+    EVENTS: {
+        "event_id": pl.String(),
+        "type": pl.String(),
+        "user_id": pl.String(),
+        "item_id": pl.String(),
+        "recommendation_id": pl.String(),
+        "occurred_at": _MOMENT,
+        "accepted_at": _MOMENT,
+        "receipt": pl.Int64(),
+        "partition": pl.Int32(),
+        "offset": pl.Int64(),
+        "day": pl.Date(),
+    },
+    ITEMS: {
+        "item_id": pl.String(),
+        "attributes": pl.String(),
+        "hidden": pl.Boolean(),
+        "partition": pl.Int32(),
+        "offset": pl.Int64(),
+    },
+    DEAD_LETTERS: {
+        "partition": pl.Int32(),
+        "offset": pl.Int64(),
+        "reason": pl.String(),
+        "key": pl.Binary(),
+        "value": pl.Binary(),
+        "at": _MOMENT,
+    },
+}
+"""table → column → type. `day` is the UTC date of `accepted_at`; `attributes` is JSON."""
+
+NO_HISTORY = {
+    "delta.logRetentionDuration": "interval 0 seconds",
+    "delta.deletedFileRetentionDuration": "interval 0 seconds",
+}
+"""Properties under which a table keeps nothing of its old versions once it is purged."""
+
+_OPTIONAL = {"recommendation_id"}
+_PARTITIONED_BY = {EVENTS: ["day"]}
+_TYPES = {
+    pl.String(): "string",
+    pl.Binary(): "binary",
+    pl.Boolean(): "boolean",
+    pl.Int32(): "integer",
+    pl.Int64(): "long",
+    pl.Date(): "date",
+    _MOMENT: "timestamp",
+}
+
+
+def create(path: Path, table: str) -> DeltaTable:
+    """Make the table, unless somebody has made it by now."""
+    fields = [Field(name, PrimitiveType(_TYPES[t]), nullable=name in _OPTIONAL) for name, t in TABLES[table].items()]
+    return DeltaTable.create(
+        path, Schema(fields), mode="ignore", partition_by=_PARTITIONED_BY.get(table), configuration=NO_HISTORY
+    )

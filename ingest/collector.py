@@ -1,0 +1,215 @@
+"""What is sent, checked, let through the consent gate or not, and appended: one verdict each.
+
+What is refused leaves nothing behind: it is counted by verdict, and that is all.
+"""
+
+import math
+from collections import Counter as Tally
+from collections.abc import Mapping, Sequence
+from datetime import UTC, timedelta
+from typing import Any, Final, NamedTuple
+
+import prometheus_client as prometheus
+from pydantic import ValidationError
+
+from infra.event_log.port import EventLog
+from ingest.consent import Passage
+from ingest.events import (
+    MAX_ID_BYTES,
+    PERSONALIZATION,
+    AcceptedEvent,
+    ConsentProjection,
+    Domain,
+    Event,
+    Item,
+    LogRecord,
+    describe,
+    encode,
+    key,
+    now,
+)
+
+ACCEPTED: Final = "accepted"
+INVALID_EVENT: Final = "invalid_event"
+UNKNOWN_TYPE: Final = "unknown_type"
+TOO_OLD: Final = "too_old"
+IN_THE_FUTURE: Final = "in_the_future"
+CONSENT_MISSING: Final = "consent_missing"
+INVALID_ITEM: Final = "invalid_item"
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class Verdict(NamedTuple):
+    """What became of one event or item of a batch.
+
+    Attributes:
+        id: its event_id or item_id, where it had a usable one.
+        code: `accepted`, or why not.
+        detail: for people; empty when accepted.
+    """
+
+    id: str | None
+    code: str
+    detail: str = ""
+
+
+class _Metrics:
+    def __init__(self, registry: prometheus.CollectorRegistry) -> None:
+        def seconds(name: str, text: str) -> prometheus.Histogram:
+            return prometheus.Histogram(name, text, registry=registry, buckets=_BUCKETS)
+
+        self._events = prometheus.Counter("marquee_events", "Events received.", ["verdict"], registry=registry)
+        self._items = prometheus.Counter("marquee_items", "Items received.", ["verdict"], registry=registry)
+        self.gate = seconds("marquee_gate_seconds", "Time that the consent gate took for a batch.")
+        self.append = seconds("marquee_append_seconds", "Time that the event log took for a batch.")
+
+    def count_events(self, verdicts: Sequence[Verdict]) -> None:
+        self._count(self._events, verdicts)
+
+    def count_items(self, verdicts: Sequence[Verdict]) -> None:
+        self._count(self._items, verdicts)
+
+    def _count(self, counter: prometheus.Counter, verdicts: Sequence[Verdict]) -> None:
+        for code, times in Tally(verdict.code for verdict in verdicts).items():
+            counter.labels(code).inc(times)
+
+
+class Collector:
+    """Takes batches of events and items. Safe to share between threads.
+
+    Args:
+        domain: which types of events there are, and what items may carry.
+        projection: the consent gate.
+        log: where the accepted go.
+        passage: lets withdrawals wait for the batches that are through the gate.
+        registry: takes the metrics.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        projection: ConsentProjection,
+        log: EventLog,
+        passage: Passage,
+        registry: prometheus.CollectorRegistry,
+    ) -> None:
+        self._domain = domain
+        self._projection = projection
+        self._log = log
+        self._passage = passage
+        self._metrics = _Metrics(registry)
+
+    def collect(self, batch: Sequence[Any]) -> list[Verdict]:
+        """Append the events that are valid and that their people allow; they are durable when this returns.
+
+        Args:
+            batch: events as they were sent, decoded from JSON.
+
+        Returns:
+            One verdict an event, in order.
+
+        Raises:
+            ConsentUnavailable: nobody can tell what is allowed, so nothing was taken.
+            EventLogUnavailable: the accepted may or may not stand in the log: send the batch again, with the same ids.
+        """
+        checked = [self._check(raw) for raw in batch]
+        events = [event for event in checked if isinstance(event, Event)]
+        accepted = self._let_through(events) if events else {}
+        verdicts = [_verdict(outcome, accepted) for outcome in checked]
+        self._metrics.count_events(verdicts)
+        return verdicts
+
+    def register_items(self, batch: Sequence[Any]) -> list[Verdict]:
+        """Append items: what each says holds from here on.
+
+        Args:
+            batch: items as they were sent, decoded from JSON.
+
+        Returns:
+            One verdict an item, in order.
+
+        Raises:
+            EventLogUnavailable: send the batch again.
+        """
+        checked = [self._check_item(raw) for raw in batch]
+        self._append([item for item in checked if isinstance(item, Item)])
+        verdicts = [Verdict(item.item_id, ACCEPTED) if isinstance(item, Item) else item for item in checked]
+        self._metrics.count_items(verdicts)
+        return verdicts
+
+    def _check(self, raw: Any) -> Event | Verdict:
+        try:
+            event = Event.model_validate(raw)
+        except ValidationError as error:
+            return Verdict(_usable_id(raw, "event_id"), INVALID_EVENT, describe(error))
+        rules = self._domain.events
+        if event.type not in rules.types:
+            return Verdict(event.event_id, UNKNOWN_TYPE, f"known types: {', '.join(rules.types)}")
+        if event.occurred_at < rules.oldest:
+            return Verdict(event.event_id, TOO_OLD, f"occurred_at is before {rules.oldest.isoformat()}")
+        if event.occurred_at > now() + timedelta(seconds=rules.future_tolerance_seconds):
+            return Verdict(event.event_id, IN_THE_FUTURE, "occurred_at is ahead of the platform's clock")
+        return event
+
+    def _let_through(self, events: Sequence[Event]) -> Mapping[int, Event]:
+        """Those of `events` that were appended, by their identity."""
+        with self._passage.through():
+            with self._metrics.gate.time():
+                consents = self._projection.read([event.user_id for event in events])
+            allowed = [event for event in events if consents[event.user_id].allows(PERSONALIZATION)]
+            accepted_at = now()
+            records = [
+                AcceptedEvent.model_construct(
+                    **{**dict(event), "occurred_at": event.occurred_at.astimezone(UTC)},
+                    receipt=consents[event.user_id].granted,
+                    accepted_at=accepted_at,
+                )
+                for event in allowed
+            ]
+            self._append(records)
+        return {id(event): event for event in allowed}
+
+    def _check_item(self, raw: Any) -> Item | Verdict:
+        try:
+            item = Item.model_validate(raw)
+        except ValidationError as error:
+            return Verdict(_usable_id(raw, "item_id"), INVALID_ITEM, describe(error))
+        for name, value in raw.get("attributes", {}).items():
+            kind = self._domain.items.attributes.get(name)
+            if kind is None:
+                known = ", ".join(self._domain.items.attributes)
+                return Verdict(item.item_id, INVALID_ITEM, f"attributes.{name[:64]}: unknown; known are {known}")
+            if not _is_of_kind(value, kind):
+                return Verdict(item.item_id, INVALID_ITEM, f"attributes.{name}: has to be of kind {kind}")
+        return item
+
+    def _append(self, records: Sequence[LogRecord]) -> None:
+        if records:
+            with self._metrics.append.time():
+                self._log.append([(key(record), encode(record)) for record in records])
+
+
+def _verdict(outcome: Event | Verdict, accepted: Mapping[int, Event]) -> Verdict:
+    if isinstance(outcome, Verdict):
+        return outcome
+    if id(outcome) in accepted:
+        return Verdict(outcome.event_id, ACCEPTED)
+    return Verdict(outcome.event_id, CONSENT_MISSING, "the person has not allowed personalization")
+
+
+def _usable_id(raw: Any, name: str) -> str | None:
+    value = raw.get(name) if isinstance(raw, dict) else None
+    return value if isinstance(value, str) and len(value.encode(errors="replace")) <= MAX_ID_BYTES else None
+
+
+def _is_of_kind(value: Any, kind: str) -> bool:
+    match kind:
+        case "string":
+            return isinstance(value, str)
+        case "strings":
+            return isinstance(value, list) and all(isinstance(each, str) for each in value)
+        case "integer":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case _:
+            return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

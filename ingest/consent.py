@@ -1,0 +1,227 @@
+"""Consent: what people allow, on record. Grants, withdrawals and erasures become receipts in a hash chain.
+
+Each is done in this order, and answered only when all of it is done; whoever gets an error asks again:
+
+1. the receipt in the ledger: the record;
+2. the person's value in the projection: from here on the gate knows;
+3. after a withdrawal or an erasure, the end of the batches that had passed the gate before;
+4. the mark in the event log, behind everything that was collected under older receipts.
+"""
+
+import hashlib
+import hmac
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from typing import NamedTuple
+
+import orjson
+
+from infra.database import Entry, ErasureState, Ledger, Receipt, Seal
+from infra.event_log.port import EventLog, Position
+from infra.online_store import OnlineStore
+from ingest.events import (
+    PERSONALIZATION,
+    Consent,
+    ConsentMark,
+    ConsentUnavailable,
+    ErasureMark,
+    LogRecord,
+    encode,
+    key,
+    now,
+    subject,
+)
+from ingest.group_commit import GroupCommit
+from ingest.projection import ProjectionWriter, fold
+
+PASSAGE_SECONDS = 10.0
+GRANT, WITHDRAW, ERASE = "grant", "withdraw", "erase"
+
+
+class LedgerBroken(Exception):
+    """A receipt was altered, removed or put elsewhere. Restore the ledger; the message names the place."""
+
+
+def seal_with(secret: str) -> Seal:
+    """The chaining rule: a receipt's hash is HMAC-SHA256 of the previous hash and the receipt in canonical JSON."""
+
+    def seal(receipt: Receipt) -> str:
+        fields = receipt._replace(hash="")._asdict()
+        canonical = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z)
+        return hmac.new(secret.encode(), receipt.previous.encode() + canonical, hashlib.sha256).hexdigest()
+
+    return seal
+
+
+class Passage:
+    """The way from the gate into the log: whoever shuts the gate can wait for the batches that are already through."""
+
+    def __init__(self) -> None:
+        self._inside: set[object] = set()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def through(self) -> Iterator[None]:
+        """Be inside: from before the gate is asked until the log has answered."""
+        batch = object()
+        with self._changed:
+            self._inside.add(batch)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside.remove(batch)
+                self._changed.notify_all()
+
+    def wait_out(self, timeout: float = PASSAGE_SECONDS) -> bool:
+        """Wait for those who are inside now, not for later ones. False: some are still inside after `timeout`."""
+        with self._changed:
+            earlier = set(self._inside)
+            return self._changed.wait_for(lambda: earlier.isdisjoint(self._inside), timeout)
+
+
+class _Statement(NamedTuple):
+    """What one person says at once: its receipts are neighbours in the chain."""
+
+    user_id: str
+    entries: tuple[Entry, ...]
+
+
+class Consents:
+    """Gives, withdraws and erases; keeps ledger, projection and log in step. Safe to share between threads.
+
+    Args:
+        ledger: the record.
+        store: where the projection is.
+        log: takes the marks.
+        secret: key of pseudonyms and of the chain.
+        passage: the way of the batches that the collector lets through the gate.
+    """
+
+    def __init__(self, ledger: Ledger, store: OnlineStore, log: EventLog, secret: str, passage: Passage) -> None:
+        self._ledger = ledger
+        self._projection = ProjectionWriter(ledger, store)
+        self._log = log
+        self._secret = secret
+        self._seal = seal_with(secret)
+        self._passage = passage
+        self._commit = GroupCommit(self._commit_all)
+        self._erasing = threading.Lock()
+
+    def grant(self, user_id: str, purposes: Sequence[str], policy_version: str, source: str) -> Receipt:
+        """The person allows `purposes` from here on, and nothing else.
+
+        Where personalization is not among them, it is withdrawn first, so that what was collected for it goes.
+
+        Raises:
+            LedgerUnavailable, ConsentUnavailable, EventLogUnavailable: ask again; asking twice does no harm.
+        """
+        actions = [(GRANT, tuple(sorted(set(purposes))))]
+        if PERSONALIZATION not in purposes:
+            actions.insert(0, (WITHDRAW, ()))
+        return self._commit(self._statement(user_id, actions, policy_version, source))
+
+    def withdraw(self, user_id: str, policy_version: str, source: str) -> Receipt:
+        """The person allows nothing from here on, and what was collected goes.
+
+        Raises:
+            LedgerUnavailable, ConsentUnavailable, EventLogUnavailable: ask again. It may hold already.
+        """
+        return self._commit(self._statement(user_id, [(WITHDRAW, ())], policy_version, source))
+
+    def erase(self, user_id: str, policy_version: str, source: str) -> str:
+        """Forget this person. One erasure stays open until every stage has signed it; asking again finds it.
+
+        Returns:
+            The erasure's id.
+
+        Raises:
+            LedgerUnavailable, ConsentUnavailable, EventLogUnavailable: ask again. Nothing is collected any more.
+        """
+        person = subject(user_id, self._secret)
+        with self._erasing:
+            open_one = self._ledger.open_erasure_of(person)
+            if open_one is not None and open_one.mark is not None:
+                return open_one.erasure_id
+            receipt = self._commit(self._statement(user_id, [(ERASE, ())], policy_version, source))
+            erasure_id = self._ledger.open_erasure(person, receipt.number, receipt.at)
+            mark = ErasureMark(user_id=user_id, receipt=receipt.number, erasure_id=erasure_id, at=receipt.at)
+            [position] = self._append([mark])
+            self._ledger.set_mark(erasure_id, *position)
+        return erasure_id
+
+    def erasure(self, erasure_id: str) -> ErasureState | None:
+        """How far an erasure has come; None when there is none of that id.
+
+        Raises:
+            LedgerUnavailable: the ledger does not answer.
+        """
+        return self._ledger.erasure(erasure_id)
+
+    def current(self, user_id: str) -> tuple[Consent, list[Receipt]]:
+        """What the person allows now, by the record, and every receipt of that person.
+
+        Raises:
+            LedgerUnavailable: the ledger does not answer.
+        """
+        receipts = self._ledger.receipts_of(subject(user_id, self._secret))
+        return fold(receipts), receipts
+
+    def rebuild(self) -> int:
+        """Bring the projection up to the ledger: see `ProjectionWriter.catch_up`."""
+        return self._projection.catch_up()
+
+    def verify(self) -> int:
+        """Walk the whole chain.
+
+        Returns:
+            The number of receipts, all of them as they were recorded.
+
+        Raises:
+            LedgerBroken: they are not.
+            LedgerUnavailable: the ledger does not answer.
+        """
+        head = self._ledger.head()
+        number, previous = 0, ""
+        try:
+            for receipt in self._ledger.receipts_after(0):
+                if number == head.number:
+                    break
+                number += 1
+                sound = hmac.compare_digest(self._seal(receipt), receipt.hash)
+                if not sound or receipt.number != number or receipt.previous != previous:
+                    raise LedgerBroken(f"receipt {number} is not as it was recorded, or not in its place")
+                previous = receipt.hash
+        except (ValueError, TypeError) as error:
+            raise LedgerBroken(f"a receipt after {number} cannot be read: {type(error).__name__}") from None
+        if (number, previous) != head:
+            raise LedgerBroken(f"the ledger ends at receipt {number}, but its head says {head.number}")
+        return number
+
+    def _statement(
+        self, user_id: str, actions: Sequence[tuple[str, tuple[str, ...]]], policy_version: str, source: str
+    ) -> _Statement:
+        person, at = subject(user_id, self._secret), now()
+        entries = (Entry(person, action, purposes, policy_version, source, at) for action, purposes in actions)
+        return _Statement(user_id, tuple(entries))
+
+    def _commit_all(self, statements: Sequence[_Statement]) -> list[Receipt]:
+        entries = [entry for statement in statements for entry in statement.entries]
+        receipts = self._ledger.append_receipts(entries, self._seal)
+        self._projection.apply(receipts)
+        if any(receipt.action != GRANT for receipt in receipts) and not self._passage.wait_out():
+            raise ConsentUnavailable("batches that were under way did not end in time")
+        people = [statement.user_id for statement in statements for _ in statement.entries]
+        marks = [
+            ConsentMark(user_id=user_id, receipt=receipt.number, purposes=receipt.purposes, at=receipt.at)
+            for user_id, receipt in zip(people, receipts, strict=True)
+            if receipt.action != ERASE
+        ]
+        self._append(marks)
+        ends = accumulate(len(statement.entries) for statement in statements)
+        return [receipts[end - 1] for end in ends]
+
+    def _append(self, marks: Sequence[LogRecord]) -> list[Position]:
+        return self._log.append([(key(mark), encode(mark)) for mark in marks]) if marks else []

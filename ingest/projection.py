@@ -1,0 +1,155 @@
+"""The ledger's projection in Redis, written: what `ingest.events.ConsentProjection` reads.
+
+A person's value is the fold of that person's receipts: the newest grant, the newest withdrawal. Folding is the same in
+any order and any number of times, so processes may write at once and a receipt may be written again. The head says how
+far the whole ledger is in the projection, and it rises only to a number whose predecessors are all in.
+"""
+
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import cast
+
+import orjson
+
+from infra.database import Ledger, Receipt
+from infra.online_store import OnlineStore, OnlineStoreError
+from ingest.events import CONSENT_HEAD, Consent, ConsentUnavailable, consent_key
+
+REBUILDING = "consent:rebuilding"
+"""Redis key (string, no TTL; writer and reader: ingest): there while the projection is written anew. If it goes away
+meanwhile, so did what was written."""
+
+STRANDED = "consent:stranded"
+"""Redis key (string, no TTL; writer and reader: ingest): the head that the projection had when the ledger was found to
+end before it."""
+
+CHUNK = 1000
+
+_FOLD = """
+for i, key in ipairs(KEYS) do
+  local granted, revoked, purposes = 0, 0, '[]'
+  local value = redis.call('GET', key)
+  if value then
+    granted, revoked, purposes = string.match(value, '^%[(%d+),(%d+),(%[.*%])%]$')
+    granted, revoked = tonumber(granted), tonumber(revoked)
+  end
+  local new_granted, new_revoked = tonumber(ARGV[3 * i - 2]), tonumber(ARGV[3 * i - 1])
+  if new_granted > granted then granted, purposes = new_granted, ARGV[3 * i] end
+  if new_revoked > revoked then revoked = new_revoked end
+  if granted <= revoked then granted, purposes = 0, '[]' end
+  redis.call('SET', key, string.format('[%.0f,%.0f,%s]', granted, revoked, purposes))
+end
+"""
+_RAISE_HEAD = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[2])
+if KEYS[1] ~= KEYS[2] then redis.call('DEL', KEYS[1]) end
+return 1
+"""
+
+
+class LedgerBehind(Exception):
+    """The ledger ends before the projection: it has lost receipts, and withdrawals may be among them."""
+
+
+def fold(receipts: Iterable[Receipt]) -> Consent:
+    """What a person allows after these receipts of that person, in whatever order they come."""
+    consent = Consent()
+    for receipt in receipts:
+        step = _consent_of(receipt)
+        newer = step if step.granted > consent.granted else consent
+        revoked = max(consent.revoked, step.revoked)
+        consent = Consent(newer.granted, revoked, newer.purposes) if newer.granted > revoked else Consent(0, revoked)
+    return consent
+
+
+class ProjectionWriter:
+    """Keeps the projection at the ledger's side.
+
+    Args:
+        ledger: the record.
+        store: where the projection is.
+    """
+
+    def __init__(self, ledger: Ledger, store: OnlineStore) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._fold = store.register_script(_FOLD)
+        self._raise_head = store.register_script(_RAISE_HEAD)
+
+    def apply(self, receipts: Sequence[Receipt]) -> None:
+        """Fold receipts into the values of their people. The head stays where it is: `catch_up` raises it.
+
+        Raises:
+            ConsentUnavailable: Redis does not answer.
+        """
+        steps = [_consent_of(receipt) for receipt in receipts]
+        arguments = [word for s in steps for word in (s.granted, s.revoked, orjson.dumps(sorted(s.purposes)))]
+        if receipts:
+            with _answering():
+                self._fold(keys=[consent_key(receipt.subject) for receipt in receipts], args=arguments)
+
+    def catch_up(self) -> int:
+        """Bring the projection up to the ledger: the receipts above its head, or all of them when the head is missing.
+
+        Returns:
+            The number of receipts that were folded in.
+
+        Raises:
+            LedgerUnavailable: the ledger does not answer.
+            ConsentUnavailable: Redis does not answer, or lost the projection meanwhile: call again.
+            LedgerBehind: the ledger ends before the projection. The head is taken away, so that every gate is shut.
+        """
+        with _answering():
+            # The projection first, then the ledger: the other way round, a receipt between the two would look lost.
+            head, stranded = (None if v is None else int(v) for v in self._values(CONSENT_HEAD, STRANDED))
+            end = self._ledger.head().number
+            if max(head or 0, stranded or 0) > end:
+                self._shut(head, end)
+            if stranded is not None:
+                self._store.delete(STRANDED)
+            if head is None:
+                return self._write_all()
+            return self._write_after(head, CONSENT_HEAD, str(head)) if head < end else 0
+
+    def _write_all(self) -> int:
+        self._store.set(REBUILDING, secrets.token_hex(8), nx=True)
+        (token,) = self._values(REBUILDING)
+        return self._write_after(0, REBUILDING, "" if token is None else token.decode())
+
+    def _write_after(self, number: int, guard: str, expected: str) -> int:
+        receipts = self._ledger.receipts_after(number)
+        last = number
+        while chunk := list(islice(receipts, CHUNK)):
+            self.apply(chunk)
+            last = chunk[-1].number
+        if not self._raise_head(keys=[guard, CONSENT_HEAD], args=[expected, last]):
+            raise ConsentUnavailable("the projection changed while the ledger was written into it; it is tried again")
+        return last - number
+
+    def _shut(self, head: int | None, end: int) -> None:
+        if head is not None:
+            self._store.rename(CONSENT_HEAD, STRANDED)
+        raise LedgerBehind(
+            f"The consent ledger ends at receipt {end}, but later ones were given. Nothing is collected until it is "
+            f"restored. If it is right as it is, delete the Redis keys `consent:*` to start from it."
+        )
+
+    def _values(self, *keys: str) -> list[bytes | None]:
+        return cast("list[bytes | None]", self._store.mget(keys))
+
+
+def _consent_of(receipt: Receipt) -> Consent:
+    if receipt.action == "grant":
+        return Consent(receipt.number, 0, frozenset(receipt.purposes))
+    return Consent(0, receipt.number)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except OnlineStoreError as error:
+        raise ConsentUnavailable(f"the consent projection does not answer: {type(error).__name__}") from error

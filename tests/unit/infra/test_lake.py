@@ -1,0 +1,269 @@
+"""The lake lands each record once, whoever else writes, and what it forgot is in no file of it."""
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from infra.lake import (
+    DEAD_LETTERS,
+    EVENTS,
+    ITEMS,
+    TABLES,
+    Lake,
+    LakeConflict,
+    LakeEmpty,
+    LakeError,
+    LakeUnavailable,
+    Span,
+)
+
+AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def events(offsets: Sequence[int], user: str = "u1", partition: int = 0, receipt: int = 1) -> pl.DataFrame:
+    rows = [
+        {
+            "event_id": f"{partition}-{offset}",
+            "type": "play",
+            "user_id": user,
+            "item_id": "m1",
+            "recommendation_id": None,
+            "occurred_at": AT,
+            "accepted_at": AT,
+            "receipt": receipt,
+            "partition": partition,
+            "offset": offset,
+            "day": AT.date(),
+        }
+        for offset in offsets
+    ]
+    return pl.DataFrame(rows, schema=dict(TABLES[EVENTS]))
+
+
+def dead_letter(key: bytes, offset: int, partition: int = 0) -> pl.DataFrame:
+    row = {"partition": partition, "offset": offset, "reason": "why", "key": key, "value": b"what", "at": AT}
+    return pl.DataFrame([row], schema=dict(TABLES[DEAD_LETTERS]))
+
+
+def files_with(folder: Path, needle: bytes) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.is_file() and (needle in p.read_bytes() or needle.decode() in str(p))]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path))
+
+
+def test_rows_come_back_as_they_were_appended(lake: Lake) -> None:
+    rows = events([0, 1])
+    lake.append(EVENTS, rows, {0: Span(0, 2)})
+    snapshot = lake.snapshot(EVENTS)
+    assert snapshot.rows.select(rows.columns).sort("offset").equals(rows)
+    assert snapshot.watermark == {0: 2}
+    assert snapshot.version == 1
+
+
+def test_a_snapshot_reads_the_columns_asked_for(lake: Lake) -> None:
+    lake.append(EVENTS, events([0]), {0: Span(0, 1)})
+    assert lake.snapshot(EVENTS, ["item_id", "day"]).rows.to_dicts() == [{"item_id": "m1", "day": AT.date()}]
+
+
+@pytest.mark.parametrize("table", [EVENTS, ITEMS, DEAD_LETTERS])
+def test_a_table_nothing_was_landed_in_is_empty_and_has_no_fences(lake: Lake, table: str) -> None:
+    with pytest.raises(LakeEmpty, match=table):
+        lake.snapshot(table)
+    assert lake.landed(table) == {}
+    assert lake.forget(EVENTS, {"u1": 9}) == 0
+    lake.purge()
+    lake.compact()
+
+
+def test_an_append_of_no_rows_moves_the_fences(lake: Lake) -> None:
+    lake.append(EVENTS, events([]), {0: Span(0, 10), 3: Span(0, 4)})
+    assert lake.landed(EVENTS) == {0: 10, 3: 4}
+    lake.append(EVENTS, events([]), {5: Span(7, 8)})
+    assert lake.landed(EVENTS) == {0: 10, 3: 4, 5: 8}
+
+
+def test_an_append_that_begins_below_a_fence_is_refused_whole(lake: Lake) -> None:
+    lake.append(EVENTS, events([0, 1]), {0: Span(0, 2)})
+    with pytest.raises(LakeConflict):
+        lake.append(EVENTS, events([1, 2]), {0: Span(1, 3), 1: Span(0, 1)})
+    assert lake.landed(EVENTS) == {0: 2}
+    assert lake.snapshot(EVENTS).rows["offset"].to_list() == [0, 1]
+
+
+def test_an_append_that_meets_a_commit_of_the_same_partition_is_refused(lake: Lake, tmp_path: Path) -> None:
+    """The other writer commits after our fences were read and before our own commit."""
+
+    class Slow(Lake):
+        def _open_or_create(self, table: str) -> DeltaTable:
+            before = super()._open_or_create(table)
+            lake.append(EVENTS, events([0, 1]), {0: Span(0, 2)})
+            return before
+
+    with pytest.raises(LakeConflict):
+        Slow(str(tmp_path)).append(EVENTS, events([0, 1]), {0: Span(0, 2)})
+    assert lake.snapshot(EVENTS).rows.height == 2
+
+
+def test_writers_of_different_partitions_do_not_disturb_each_other(lake: Lake, tmp_path: Path) -> None:
+    other = Lake(str(tmp_path))
+    for offset in range(3):
+        lake.append(EVENTS, events([offset]), {0: Span(offset, offset + 1)})
+        other.append(EVENTS, events([offset], partition=1), {1: Span(offset, offset + 1)})
+    assert lake.landed(EVENTS) == {0: 3, 1: 3}
+    assert lake.snapshot(EVENTS).rows.height == 6
+
+
+def test_a_commit_that_another_lander_s_purge_swept_away_is_noticed(lake: Lake, tmp_path: Path) -> None:
+    """The purge removes Delta's log entries above our version: our commit takes a free number and is never read."""
+
+    class Overtaken(Lake):
+        def _check_fences(self, table: str, moved: dict[int, int]) -> None:  # type: ignore[override]
+            (self._root / table / "_delta_log" / f"{2:020}.json").unlink()
+            super()._check_fences(table, moved)
+
+    lake.append(EVENTS, events([0]), {0: Span(0, 1)})
+    with pytest.raises(LakeConflict, match="lost"):
+        Overtaken(str(tmp_path)).append(EVENTS, events([1]), {0: Span(1, 2)})
+
+
+def test_forget_deletes_what_was_accepted_under_older_receipts_only(lake: Lake) -> None:
+    rows = pl.concat([events([0], receipt=3), events([1], receipt=5), events([2], user="u2", receipt=3)])
+    lake.append(EVENTS, rows, {0: Span(0, 3)})
+    assert lake.forget(EVENTS, {"u1": 5, "nobody": 9}) == 1
+    assert sorted(lake.snapshot(EVENTS).rows["offset"]) == [1, 2]
+    assert lake.forget(EVENTS, {"u1": 5}) == 0
+
+
+def test_forget_takes_ids_as_they_are(lake: Lake) -> None:
+    """Quotes, backslashes and wildcards in an id neither break the condition nor widen it."""
+    ids = ["it's", "a\\b", "a\\' or 1=1 --", "%", "_", "ünï", '"q"', "x;y", "{}", "$1", "''"]
+    lake.append(EVENTS, pl.concat([events([n], user) for n, user in enumerate(ids)]), {0: Span(0, len(ids))})
+    for gone in range(1, len(ids) + 1):
+        assert lake.forget(EVENTS, {ids[gone - 1]: 2}) == 1
+    assert lake.snapshot(EVENTS).rows.is_empty()
+
+
+def test_forget_takes_many_people_at_once(lake: Lake) -> None:
+    people = [f"u{n}" for n in range(120)]
+    lake.append(EVENTS, pl.concat([events([n], user) for n, user in enumerate(people)]), {0: Span(0, 120)})
+    assert lake.forget(EVENTS, dict.fromkeys(people[:119], 2)) == 119
+    assert lake.snapshot(EVENTS).rows["user_id"].to_list() == ["u119"]
+
+
+def test_dead_letters_are_forgotten_by_key_up_to_the_mark(lake: Lake) -> None:
+    letters = pl.concat([dead_letter(b"u'\xff", 0), dead_letter(b"u2", 1), dead_letter(b"u'\xff", 5)])
+    lake.append(DEAD_LETTERS, letters, {0: Span(0, 6)})
+    assert lake.forget_dead_letters({b"u'\xff": (0, 5)}) == 1
+    assert sorted(lake.snapshot(DEAD_LETTERS).rows["offset"]) == [1, 5]
+
+
+def test_after_a_purge_the_forgotten_are_in_no_file(lake: Lake, tmp_path: Path) -> None:
+    """Checkpoints, the delete's own commit and compacted copies included; the others' rows stay."""
+    for n in range(120):
+        lake.append(EVENTS, events([n], user="canary" if n % 2 else "bystander"), {0: Span(n, n + 1)})
+    lake.append(DEAD_LETTERS, dead_letter(b"canary", 1), {0: Span(0, 2)})
+    lake.compact()
+    lake.forget(EVENTS, {"canary": 2})
+    lake.forget_dead_letters({b"canary": (0, 120)})
+    assert files_with(tmp_path, b"canary")
+    lake.purge()
+    assert files_with(tmp_path, b"canary") == []
+    assert lake.snapshot(EVENTS).rows["user_id"].to_list() == ["bystander"] * 60
+
+
+def test_fences_survive_a_purge_and_hold_after_it(lake: Lake) -> None:
+    lake.append(EVENTS, events([0, 1]), {0: Span(0, 2), 2: Span(0, 7)})
+    lake.forget(EVENTS, {"u1": 2})
+    lake.purge()
+    lake.purge()
+    assert lake.landed(EVENTS) == {0: 2, 2: 7}
+    with pytest.raises(LakeConflict):
+        lake.append(EVENTS, events([0]), {0: Span(0, 1)})
+    lake.append(EVENTS, events([2]), {0: Span(2, 3)})
+    assert lake.snapshot(EVENTS).rows["offset"].to_list() == [2]
+
+
+def test_a_purge_removes_what_a_killed_writer_left_behind(lake: Lake, tmp_path: Path) -> None:
+    lake.append(EVENTS, events([0]), {0: Span(0, 1)})
+    orphans = [tmp_path / "events" / "day=2026-03-01" / "part-x.parquet", tmp_path / "events/_delta_log/x.json.tmp"]
+    for orphan in orphans:
+        orphan.write_bytes(b"canary")
+        os.utime(orphan, (AT.timestamp(), AT.timestamp()))
+    lake.purge()
+    assert files_with(tmp_path, b"canary") == []
+
+
+def test_a_purge_leaves_the_file_of_an_append_on_its_way(lake: Lake, tmp_path: Path) -> None:
+    """Its rows were written after the purge began and are committed when it is over: none may be missing."""
+    lake.append(EVENTS, events([0]), {0: Span(0, 1)})
+    on_its_way = tmp_path / "events" / "on-its-way.parquet"
+
+    class Interrupted(Lake):
+        def _log(self, delta: DeltaTable) -> Path:
+            on_its_way.touch()
+            os.utime(on_its_way, ns=(2**62, 2**62))
+            return super()._log(delta)
+
+    Interrupted(str(tmp_path)).purge()
+    assert on_its_way.exists()
+
+
+def test_an_append_that_began_before_a_purge_is_refused(lake: Lake, tmp_path: Path) -> None:
+    """Its file may be gone: the commit has to fail, and the rows to be landed again."""
+
+    class Slow(Lake):
+        def _open_or_create(self, table: str) -> DeltaTable:
+            before = super()._open_or_create(table)
+            lake.purge()
+            return before
+
+    lake.append(EVENTS, events([0]), {0: Span(0, 1)})
+    with pytest.raises((LakeConflict, LakeUnavailable)):
+        Slow(str(tmp_path)).append(EVENTS, events([1]), {0: Span(1, 2)})
+    assert lake.landed(EVENTS) == {0: 1}
+
+
+def test_a_snapshot_is_read_again_when_a_purge_takes_its_files(lake: Lake, tmp_path: Path) -> None:
+    for n in range(3):
+        lake.append(EVENTS, events([n]), {0: Span(n, n + 1)})
+
+    class Raced(Lake):
+        raced = False
+
+        def _open(self, table: str) -> DeltaTable:
+            delta = super()._open(table)
+            if not self.raced:
+                self.raced = True
+                lake.compact()
+                lake.purge()
+            return delta
+
+    assert Raced(str(tmp_path)).snapshot(EVENTS).rows.height == 3
+
+
+def test_compaction_keeps_rows_and_fences(lake: Lake, tmp_path: Path) -> None:
+    for n in range(5):
+        lake.append(EVENTS, events([n]), {0: Span(n, n + 1)})
+    lake.compact()
+    assert len(DeltaTable(tmp_path / EVENTS).file_uris()) == 1
+    assert sorted(lake.snapshot(EVENTS).rows["offset"]) == [0, 1, 2, 3, 4]
+    assert lake.landed(EVENTS) == {0: 5}
+
+
+def test_a_lake_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("a file where the folder should be")
+    with pytest.raises(LakeUnavailable):
+        Lake(str(tmp_path / "lake")).append(EVENTS, events([0]), {0: Span(0, 1)})
+
+
+def test_an_address_that_is_no_folder_is_refused() -> None:
+    with pytest.raises(LakeError, match="folder"):
+        Lake("s3://bucket/lake")

@@ -1,0 +1,138 @@
+"""Ingest as its composition root builds it, on a real Redis and a ledger in a file."""
+
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from infra.database import Ledger
+from infra.event_log.redis_streams import RedisStreamsEventLog
+from infra.online_store import OnlineStore, connect
+from ingest.api import create_app
+from ingest.collector import Collector
+from ingest.consent import Consents, Passage
+from ingest.events import ConsentProjection, LogRecord, decode, now, read_domain
+
+ROOT = Path(__file__).parents[3]
+SECRET = "a secret"
+API_KEY = "a key"
+
+
+class Ingest:
+    """All the parts of the ingest process; log and projection may stand on different servers."""
+
+    def __init__(self, folder: Path, redis_url: str, log_url: str) -> None:
+        self.folder = folder
+        self.store: OnlineStore = connect(redis_url)
+        self.log = RedisStreamsEventLog(log_url, uuid.uuid4().hex, partitions=2)
+        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}")
+        self.ledger.create_tables()
+        self.registry = CollectorRegistry()
+        self.passage = Passage()
+        self.consents = Consents(self.ledger, self.store, self.log, SECRET, self.passage)
+        self.projection = ConsentProjection(self.store, SECRET)
+        domain = read_domain(ROOT / "domain.toml")
+        self.collector = Collector(domain, self.projection, self.log, self.passage, self.registry)
+        self.ready = threading.Event()
+        self.app = create_app(self.collector, self.consents, self.registry, self.ready.is_set, API_KEY)
+
+    def rebuild(self) -> None:
+        """Do what the process does once a second."""
+        self.consents.rebuild()
+        self.ready.set()
+
+    def allow(self, user_id: str = "u1", *purposes: str) -> int:
+        """Grant; returns the receipt's number."""
+        return self.consents.grant(user_id, purposes or ("personalization",), "2026-01", "test").number
+
+    def logged(self) -> list[LogRecord]:
+        """Every record of the log."""
+        consumer = self.log.consumer(uuid.uuid4().hex)
+        found, end = [], sum(self.log.end_offsets().values())
+        while len(found) < end:
+            found += [decode(record.value) for record in consumer.poll(1)]
+        consumer.close()
+        return found
+
+    def count(self, name: str, **labels: str) -> float:
+        """A metric's value; 0 where it was never counted."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    def close(self) -> None:
+        """Give back connections."""
+        self.log.close()
+        self.store.close()
+        self.ledger.close()
+
+
+@pytest.fixture
+def ingest(tmp_path: Path, redis_url: str, store: OnlineStore) -> Iterator[Ingest]:
+    """Ingest with an empty ledger, its projection whole."""
+    ingest = Ingest(tmp_path, redis_url, redis_url)
+    ingest.rebuild()
+    yield ingest
+    ingest.close()
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[httpx.Client]:
+    """The app behind a real server, and a client that holds the key."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        config = uvicorn.Config(app, loop="uvloop", http="httptools", log_config=None, access_log=False)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.005)
+        headers = {"Authorization": f"Bearer {API_KEY}"}
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False) as client:
+            yield client
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def client(ingest: Ingest) -> Iterator[httpx.Client]:
+    """A client of the ingest API."""
+    with serving(ingest.app) as client:
+        yield client
+
+
+@pytest.fixture(name="serving")
+def serving_fixture() -> Any:
+    """`serving`, for tests that build their own ingest."""
+    return serving
+
+
+@pytest.fixture(name="Ingest")
+def ingest_class() -> type[Ingest]:
+    """`Ingest`, for tests that build their own."""
+    return Ingest
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    """A valid event as a client sends it, with changes; None takes a field away."""
+    fields: dict[str, Any] = {
+        "event_id": uuid.uuid4().hex,
+        "type": "play",
+        "user_id": "u1",
+        "item_id": "m1",
+        "occurred_at": now().isoformat(),
+    }
+    return {name: value for name, value in {**fields, **changes}.items() if value is not None}
+
+
+@pytest.fixture(name="event")
+def event_fixture() -> Any:
+    """`event`."""
+    return event

@@ -1,0 +1,320 @@
+"""What people say is on record, in force at once, and marked in the log; whatever fails, nothing is allowed by mistake."""
+
+import threading
+from itertools import permutations
+from typing import Any
+
+import pytest
+import sqlalchemy as sql
+
+from infra.database import LedgerUnavailable
+from infra.event_log.port import EventLogUnavailable
+from infra.online_store import OnlineStore
+from infra.schema import RECEIPTS
+from ingest.consent import Consents, LedgerBroken, Passage
+from ingest.events import PERSONALIZATION, Consent, ConsentMark, ConsentUnavailable, ErasureMark, is_mark, subject
+
+SECRET = "a secret"
+PERSONAL = frozenset({PERSONALIZATION})
+
+
+class Broken:
+    """A part that fails in whatever is asked of it, once `after` calls of `then` went through."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        def fail(*_: Any, **__: Any) -> None:
+            raise self._error
+
+        return fail
+
+
+def consents(ingest: Any, log: Any = None, ledger: Any = None) -> Consents:
+    return Consents(ledger or ingest.ledger, ingest.store, log or ingest.log, SECRET, ingest.passage)
+
+
+def now_in_force(ingest: Any, user_id: str = "u1") -> Consent:
+    found: Consent = ingest.projection.read([user_id])[user_id]
+    return found
+
+
+def test_a_grant_is_recorded_in_force_and_marked(ingest: Any) -> None:
+    receipt = ingest.consents.grant("u1", ["research", PERSONALIZATION], "2026-01", "settings page")
+    assert receipt[1:6] == (
+        subject("u1", SECRET), "grant", (PERSONALIZATION, "research"), "2026-01", "settings page"
+    )  # fmt: skip
+    assert list(ingest.ledger.receipts_after(0)) == [receipt]
+    assert now_in_force(ingest) == Consent(1, 0, PERSONAL | {"research"})
+    assert ingest.logged() == [ConsentMark(user_id="u1", receipt=1, purposes=receipt.purposes, at=receipt.at)]
+
+
+def test_a_withdrawal_is_recorded_in_force_and_marked(ingest: Any) -> None:
+    ingest.allow("u1")
+    receipt = ingest.consents.withdraw("u1", "2026-01", "settings page")
+    assert (receipt.action, receipt.purposes) == ("withdraw", ())
+    assert now_in_force(ingest) == Consent(0, 2)
+    assert is_mark(ingest.logged()[-1])
+
+
+def test_a_person_who_allows_again_is_collected_anew_and_the_past_stays_withdrawn(ingest: Any) -> None:
+    ingest.allow("u1")
+    ingest.consents.withdraw("u1", "1", "test")
+    ingest.allow("u1")
+    consent = now_in_force(ingest)
+    assert consent.allows(PERSONALIZATION)
+    assert not consent.covers(1)
+    assert consent.covers(3)
+
+
+def test_leaving_personalization_out_withdraws_it(ingest: Any) -> None:
+    """Purposes that are not named are not allowed, and what was collected for them goes."""
+    ingest.allow("u1")
+    receipt = ingest.consents.grant("u1", ["analytics"], "1", "test")
+    assert [r.action for r in ingest.ledger.receipts_after(0)] == ["grant", "withdraw", "grant"]
+    assert receipt.number == 3
+    consent = now_in_force(ingest)
+    assert consent == Consent(3, 2, frozenset({"analytics"}))
+    assert not consent.allows(PERSONALIZATION)
+    assert not consent.covers(1)
+    assert is_mark(ingest.logged()[-1])
+
+
+def test_the_current_consent_is_told_with_every_receipt(ingest: Any) -> None:
+    ingest.allow("u1")
+    ingest.allow("u2")
+    ingest.consents.withdraw("u1", "1", "test")
+    consent, receipts = ingest.consents.current("u1")
+    assert consent == now_in_force(ingest) == Consent(0, 3)
+    assert [receipt.number for receipt in receipts] == [1, 3]
+    assert ingest.consents.current("stranger") == (Consent(), [])
+
+
+def test_the_ledger_never_holds_a_user_id(ingest: Any) -> None:
+    ingest.allow("canary-7f3a")
+    ingest.consents.withdraw("canary-7f3a", "1", "test")
+    ingest.consents.erase("canary-7f3a", "1", "test")
+    ingest.ledger.close()
+    for file in ingest.folder.glob("ledger.db*"):
+        assert b"canary-7f3a" not in file.read_bytes()
+
+
+def test_many_at_once_each_get_their_own_receipt(ingest: Any) -> None:
+    receipts: dict[str, Any] = {}
+
+    def speak(name: str) -> None:
+        receipts[name] = ingest.consents.grant(name, [PERSONALIZATION], "1", "test")
+
+    threads = [threading.Thread(target=speak, args=(f"u{n}",)) for n in range(60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(r.number for r in receipts.values()) == list(range(1, 61))
+    assert all(receipt.subject == subject(name, SECRET) for name, receipt in receipts.items())
+    assert all(now_in_force(ingest, name) == Consent(r.number, 0, PERSONAL) for name, r in receipts.items())
+    assert {(m.user_id, m.receipt) for m in ingest.logged()} == {(n, r.number) for n, r in receipts.items()}
+    assert ingest.consents.verify() == 60
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+def test_a_withdrawal_holds_though_the_log_is_down(ingest: Any) -> None:
+    """It is not confirmed, but the gate refuses from now on, and asking again completes it."""
+    ingest.allow("u1")
+    down = consents(ingest, log=Broken(EventLogUnavailable("down")))
+    with pytest.raises(EventLogUnavailable):
+        down.withdraw("u1", "1", "test")
+    assert not now_in_force(ingest).allows(PERSONALIZATION)
+    ingest.consents.withdraw("u1", "1", "test")
+    assert is_mark(ingest.logged()[-1])
+
+
+def test_a_withdrawal_that_redis_missed_is_caught_up_from_the_ledger(
+    ingest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest.allow("u1")
+    down = consents(ingest)
+
+    def fail(_: Any) -> None:
+        raise ConsentUnavailable("down")
+
+    monkeypatch.setattr(down._projection, "apply", fail)
+    with pytest.raises(ConsentUnavailable):
+        down.withdraw("u1", "1", "test")
+    assert now_in_force(ingest).allows(PERSONALIZATION)
+    ingest.consents.rebuild()
+    assert not now_in_force(ingest).allows(PERSONALIZATION)
+
+
+def test_without_the_ledger_nothing_changes(ingest: Any) -> None:
+    ingest.allow("u1")
+    down = consents(ingest, ledger=Broken(LedgerUnavailable("down")))
+    for call in (
+        lambda: down.grant("u2", [PERSONALIZATION], "1", "test"),
+        lambda: down.withdraw("u1", "1", "test"),
+        lambda: down.erase("u1", "1", "test"),
+    ):
+        with pytest.raises(LedgerUnavailable):
+            call()
+    assert now_in_force(ingest).allows(PERSONALIZATION)
+    assert not now_in_force(ingest, "u2").allows(PERSONALIZATION)
+    assert len(ingest.logged()) == 1
+
+
+# --- batches under way -----------------------------------------------------------------------------------------------
+
+
+def test_a_withdrawal_waits_for_batches_that_passed_the_gate_before(ingest: Any, event: Any) -> None:
+    """So its mark stands behind them, and after its answer nothing of theirs reaches the log."""
+    ingest.allow("u1")
+    appending, go_on = threading.Event(), threading.Event()
+    append = ingest.log.append
+
+    def held_up(records: Any) -> Any:
+        appending.set()
+        go_on.wait(10)
+        return append(records)
+
+    ingest.collector._log = type("Slow", (), {"append": staticmethod(held_up)})()
+    sending = threading.Thread(target=ingest.collector.collect, args=([event(user_id="u1")],))
+    sending.start()
+    appending.wait(10)
+    withdrawn = threading.Event()
+    withdrawing = threading.Thread(
+        target=lambda: (ingest.consents.withdraw("u1", "1", "test"), withdrawn.set())  # type: ignore[func-returns-value]
+    )
+    withdrawing.start()
+    while now_in_force(ingest).allows(PERSONALIZATION):
+        threading.Event().wait(0.001)
+    assert not withdrawn.wait(0.2)
+    go_on.set()
+    sending.join(10)
+    withdrawing.join(10)
+    assert [record.kind for record in ingest.logged()] == ["consent", "event", "consent"]
+
+
+def test_a_passage_is_not_held_up_by_later_batches() -> None:
+    passage = Passage()
+    with passage.through():
+        assert not passage.wait_out(0.01)
+    assert passage.wait_out(0)
+    done = threading.Event()
+    with passage.through():
+        waiting = threading.Thread(target=lambda: (passage.wait_out(10), done.set()))  # type: ignore[func-returns-value]
+        waiting.start()
+        while not passage._changed._waiters:  # type: ignore[attr-defined]
+            threading.Event().wait(0.001)
+        later = passage.through()
+        later.__enter__()
+    assert done.wait(5)
+    later.__exit__(None, None, None)
+    waiting.join()
+
+
+# --- erasures --------------------------------------------------------------------------------------------------------
+
+
+def test_an_erasure_is_opened_marked_and_in_force(ingest: Any) -> None:
+    ingest.allow("u1")
+    erasure_id = ingest.consents.erase("u1", "1", "test")
+    mark = ingest.logged()[-1]
+    assert mark == ErasureMark(user_id="u1", receipt=2, erasure_id=erasure_id, at=mark.at)
+    assert now_in_force(ingest) == Consent(0, 2)
+    state = ingest.consents.erasure(erasure_id)
+    assert state.mark is not None
+    assert state.completed_at is None
+    consumer = ingest.log.consumer("reader")
+    found = {(record.partition, record.offset): record.value for record in consumer.poll(1)}
+    assert erasure_id.encode() in found[state.mark]
+    consumer.close()
+
+
+def test_asking_again_finds_the_open_erasure_and_writes_nothing_more(ingest: Any) -> None:
+    """A second mark, behind the first, would bring the person's id back into the log."""
+    erasure_id = ingest.consents.erase("u1", "1", "test")
+    assert ingest.consents.erase("u1", "1", "test") == erasure_id
+    assert ingest.ledger.head().number == 1
+    assert len(ingest.logged()) == 1
+
+
+def test_an_erasure_whose_mark_failed_is_completed_by_asking_again(ingest: Any) -> None:
+    ingest.allow("u1")
+    with pytest.raises(EventLogUnavailable):
+        consents(ingest, log=Broken(EventLogUnavailable("down"))).erase("u1", "1", "test")
+    assert not now_in_force(ingest).allows(PERSONALIZATION)
+    [state] = ingest.ledger.open_erasures()
+    assert state.mark is None
+    assert ingest.consents.erase("u1", "1", "test") == state.erasure_id
+    assert ingest.consents.erasure(state.erasure_id).mark is not None
+
+
+# --- the chain -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chain(ingest: Any) -> Any:
+    """Five receipts, and a connection that may do what the ledger never does."""
+    for n in range(4):
+        ingest.consents.grant(f"u{n}", [PERSONALIZATION], "1", "test")
+    ingest.consents.withdraw("u1", "1", "test")
+    assert ingest.consents.verify() == 5
+    engine = sql.create_engine(f"sqlite:///{ingest.folder / 'ledger.db'}")
+    yield engine
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"action": "erase"},
+        {"subject": "0" * 32},
+        {"purposes": ["analytics"]},
+        {"purposes": []},
+        {"policy_version": "2"},
+        {"source": "forged"},
+        {"at": sql.literal_column("'2020-01-01T00:00:00+00:00'")},
+        {"at": sql.literal_column("'yesterday'")},
+        {"purposes": sql.literal_column("'{not json'")},
+        {"previous": "0" * 64},
+        {"hash": "0" * 64},
+        {"number": 9},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("number", [1, 3, 5])
+def test_an_altered_receipt_is_found(ingest: Any, chain: sql.Engine, change: dict[str, Any], number: int) -> None:
+    with chain.begin() as connection:
+        connection.execute(sql.update(RECEIPTS).where(RECEIPTS.c.number == number).values(change))
+    with pytest.raises(LedgerBroken):
+        ingest.consents.verify()
+
+
+@pytest.mark.parametrize("number", [1, 3, 5])
+def test_a_removed_receipt_is_found(ingest: Any, chain: sql.Engine, number: int) -> None:
+    """The last one too: the head remembers where the chain ended."""
+    with chain.begin() as connection:
+        connection.execute(sql.delete(RECEIPTS).where(RECEIPTS.c.number == number))
+    with pytest.raises(LedgerBroken):
+        ingest.consents.verify()
+
+
+@pytest.mark.parametrize("order", [p for p in permutations([1, 2, 3]) if p != (1, 2, 3)], ids=str)
+def test_reordered_receipts_are_found(ingest: Any, chain: sql.Engine, order: tuple[int, ...]) -> None:
+    with chain.begin() as connection:
+        for number in (1, 2, 3):
+            connection.execute(sql.update(RECEIPTS).where(RECEIPTS.c.number == number).values(number=-number))
+        for number, place in zip((1, 2, 3), order, strict=True):
+            connection.execute(sql.update(RECEIPTS).where(RECEIPTS.c.number == -number).values(number=place))
+    with pytest.raises(LedgerBroken):
+        ingest.consents.verify()
+
+
+def test_a_chain_sealed_with_another_secret_is_not_ours(ingest: Any, chain: sql.Engine, store: OnlineStore) -> None:
+    """Whoever can write the database but does not hold the secret cannot forge a receipt."""
+    forger = Consents(ingest.ledger, store, ingest.log, "another secret", Passage())
+    forger.grant("u9", [PERSONALIZATION], "1", "test")
+    with pytest.raises(LedgerBroken, match="receipt 6"):
+        ingest.consents.verify()

@@ -1,0 +1,136 @@
+"""A small published model of known answer, and the serving app over a real Redis."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+from scipy import sparse
+
+from infra.online_store import OnlineStore, connect, connect_async
+from ingest.events import Domain, read_domain
+from serving.api import Services, create_app
+from serving.catalogue import CatalogueWatch
+from serving.lineage import RecommendationIds
+from serving.metrics import RecommendationMetrics
+from serving.recommendations import RecommendationsApp
+from serving.stored_lists import ListReader
+from training.algorithms.item_item import ItemItem
+from training.bundle import CURRENT, KEPT, Bundle, ItemTable, Manifest, Snapshot, bundle_key
+
+KEY = "test-key"
+ITEMS = [f"m{index}" for index in range(8)]
+
+MakeBundle = Callable[..., Bundle]
+Publish = Callable[[OnlineStore, int, Bundle], None]
+
+
+@pytest.fixture
+def domain() -> Domain:
+    """The domain that the repository ships."""
+    return read_domain(Path(__file__).parents[3] / "domain.toml")
+
+
+@pytest.fixture
+def make_bundle() -> MakeBundle:
+    """A checkerboard of 8 items: who likes an even one likes the even ones. m0 is the most popular, m7 the least."""
+
+    def make(
+        item_ids: Sequence[str] = ITEMS, watermark: Mapping[int, int] | None = None, run_id: str = "run-1"
+    ) -> Bundle:
+        rows = [[1, 0, 1, 0, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1, 0, 1], [1, 0, 1, 0, 0, 0, 0, 0], [0, 1, 0, 1, 0, 0, 0, 0]]
+        user_items = sparse.csr_matrix(np.array(rows, np.float32))
+        model = ItemItem(weighting="cosine")
+        model.fit(user_items)
+        snapshot = Snapshot(version=3, digest="d" * 64, watermark=dict(watermark or {}), events=12, users=4)
+        manifest = Manifest(
+            algorithm=model.name,
+            parameters=model.parameters,
+            domain="films",
+            history_length=1000,
+            snapshot=snapshot,
+            code="c0ffee",
+            run_id=run_id,
+            trained_at=datetime(2026, 1, 2, tzinfo=UTC),
+            metrics={"ndcg_at_10": 0.5},
+        )
+        titles = tuple({"title": f"Film {item_id}"} for item_id in item_ids)
+        items = ItemTable(tuple(item_ids), titles, np.arange(len(item_ids), 0, -1, dtype=np.float32))
+        return Bundle(manifest, items, model, model.arrays())
+
+    return make
+
+
+@pytest.fixture
+def publish() -> Publish:
+    """Publish a bundle as training does, lists aside."""
+
+    def to(store: OnlineStore, version: int, bundle: Bundle) -> None:
+        store.set(bundle_key(version), bundle.dump())
+        store.sadd(KEPT, version)
+        store.set(CURRENT, version)
+
+    return to
+
+
+class Serving:
+    """The serving app without its background poll: a test says when to look for a version."""
+
+    def __init__(self, redis_url: str, domain: Domain, timeout: float) -> None:
+        registry = CollectorRegistry()
+        self.metrics = RecommendationMetrics(registry)
+        self.watch = CatalogueWatch(connect(redis_url), registry)
+        self.lists = ListReader(connect_async(redis_url, timeout), self.metrics, timeout)
+        self.ids = RecommendationIds("secret")
+        hot = RecommendationsApp(self.watch, self.lists, self.ids, self.metrics, KEY)
+        self.app = create_app(Services(self.watch, self.lists, self.ids, domain, registry), hot, KEY)
+        self._runner = asyncio.Runner()
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        """One GET with the key."""
+        return self.all([path], **options)[0]
+
+    def all(self, paths: Sequence[str], method: str = "GET", **options: Any) -> list[httpx.Response]:
+        """Requests that are all under way at once."""
+        options = {"headers": {"Authorization": f"Bearer {KEY}"}} | options
+
+        async def ask() -> list[httpx.Response]:
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await asyncio.gather(*(client.request(method, path, **options) for path in paths))
+
+        return self._runner.run(ask())
+
+    def wait(self, seconds: float) -> None:
+        """Let what runs in the background run."""
+        self._runner.run(asyncio.sleep(seconds))
+
+    def close(self) -> None:
+        """Stop what runs in the background."""
+        self._runner.run(self.lists.close())
+        self._runner.close()
+
+
+@pytest.fixture
+def serve(domain: Domain) -> Iterator[Callable[[str, float], Serving]]:
+    """Make the serving app over the Redis of a URL."""
+    made: list[Serving] = []
+
+    def over(redis_url: str, timeout: float) -> Serving:
+        made.append(Serving(redis_url, domain, timeout))
+        return made[-1]
+
+    yield over
+    for serving in made:
+        serving.close()
+
+
+@pytest.fixture
+def serving(serve: Callable[[str, float], Serving], redis_url: str, store: OnlineStore) -> Serving:
+    """The serving app over an empty Redis."""
+    return serve(redis_url, 5.0)

@@ -1,0 +1,142 @@
+"""Figures that were worked out by hand, and the promise that lists are judged as they are served."""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import sparse
+
+from training.bundle import Indices, Scores
+from training.evaluation import coverage, evaluate, evaluate_popularity, fit, hit_matrix, judge, ndcg, novelty, recall
+from training.interactions import Catalogue, IdMap, Interactions, read_catalogue, read_events
+from training.split import Split, split_by_time
+from training.tuning import CANDIDATES
+
+LOG2_3 = float(np.log2(3))
+
+
+def csr(rows: list[list[float]]) -> sparse.csr_matrix:
+    return sparse.csr_matrix(np.array(rows, np.float32))
+
+
+class Fixed:
+    """Recommends the same list to everybody, and remembers which rows it was asked about."""
+
+    def __init__(self, items: list[int]) -> None:
+        self.items = items
+        self.asked: list[sparse.csr_matrix] = []
+
+    def recommend(self, user_items: sparse.csr_matrix, k: int) -> tuple[Indices, Scores]:
+        self.asked.append(user_items)
+        row = np.full(k, -1, np.int32)
+        row[: len(self.items[:k])] = self.items[:k]
+        return np.tile(row, (user_items.shape[0], 1)), np.zeros((user_items.shape[0], k), np.float32)
+
+    def similar_items(self, item_index: int, k: int) -> tuple[Indices, Scores]:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def split() -> Split:
+    """Five items, a ten times popular one first; two people, one of them new."""
+    items = Catalogue(IdMap(tuple("abcde")), ({},) * 5)
+    people = [(user, 0, 0, 1.0, 1) for user in range(3)] + [(3, 1, 0, 1.0, 1)]
+    schema = {
+        "user_index": pl.Int32,
+        "item_index": pl.Int32,
+        "at_ms": pl.Int64,
+        "weight": pl.Float64,
+        "receipt": pl.Int64,
+    }
+    rows = pl.DataFrame(people, schema=schema, orient="row")
+    train = Interactions(IdMap(tuple("pqrs")), items, rows)
+    stale = csr([[1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
+    fresh = csr([[1, 1, 0, 0, 0], [0, 0, 0, 0, 1]])
+    held_out = csr([[0, 0, 1, 0, 0], [1, 0, 0, 1, 0]])
+    return Split(0, train, stale, fresh, held_out)
+
+
+def test_ndcg_by_hand() -> None:
+    """A hit in place 1 counts 1, in place 2 1/log2(3), in place 3 1/2; the best list has all wanted items first."""
+    hits = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 0, 0], [1, 0, 1]], bool)
+    wanted = np.array([1, 1, 1, 3, 2, 2])
+    expected = [1, 1 / LOG2_3, 0.5, 1, 0, 1.5 / (1 + 1 / LOG2_3)]
+    assert ndcg(hits, wanted).tolist() == pytest.approx(expected)
+
+
+def test_the_best_list_is_no_longer_than_the_places() -> None:
+    assert ndcg(np.array([[True, True]]), np.array([50])).tolist() == [1.0]
+
+
+def test_recall_is_the_share_of_what_was_held_out() -> None:
+    hits = np.array([[True, False], [True, True]])
+    assert recall(hits, np.array([1, 8])).tolist() == [1.0, 0.25]
+
+
+def test_hits_are_found_and_padding_is_none() -> None:
+    lists = np.array([[2, 0, -1], [3, 4, 0]], np.int32)
+    assert hit_matrix(lists, csr([[1, 0, 0, 0, 0], [0, 0, 0, 1, 1]])).tolist() == [
+        [False, True, False],
+        [True, True, False],
+    ]
+
+
+def test_coverage_is_the_share_of_the_catalogue_that_anybody_sees() -> None:
+    assert coverage(np.array([[0, 1], [1, -1]], np.int32), 8) == 0.25
+
+
+def test_novelty_is_the_mean_surprise_in_bits() -> None:
+    popularity = np.array([7, 1, 0], np.float32)
+    assert novelty(np.array([[0, 1]], np.int32), popularity, 7) == pytest.approx((0 + 2) / 2)
+    assert novelty(np.array([[2, -1]], np.int32), popularity, 7) == pytest.approx(3)
+    assert novelty(np.array([[-1]], np.int32), popularity, 7) == 0
+
+
+def test_a_model_is_judged_on_both_histories_by_hand(split: Split) -> None:
+    """The list is c, d, …. p lacks c: a hit in place 1. q wants a and d: one of two, in place 2."""
+    found = evaluate(Fixed([2, 3]), split)
+    q = (1 / LOG2_3) / (1 + 1 / LOG2_3)
+    assert found.fresh.ndcg_at_10 == pytest.approx((1 + q) / 2)
+    assert found.fresh.recall_at_20 == pytest.approx((1 + 0.5) / 2)
+    assert found.fresh.coverage_at_10 == pytest.approx(2 / 5)
+
+
+def test_a_history_that_says_nothing_is_judged_by_the_popular_list(split: Split) -> None:
+    """With the stale history q is a newcomer and gets a, b, c, d, e; the model is asked about p alone."""
+    model = Fixed([2, 3])
+    found = judge(model, split, split.stale)
+    best = 1 + 1 / LOG2_3
+    q = (1 + 1 / np.log2(5)) / best
+    assert found.ndcg_at_10 == pytest.approx((1 + q) / 2)
+    assert [asked.shape[0] for asked in model.asked] == [1]
+
+
+def test_popularity_is_counted_before_the_cut_and_judged_the_same_way(split: Split) -> None:
+    """p holds a and b, so c is first; q holds e, so a is first and d fourth."""
+    fresh = evaluate_popularity(split).fresh
+    q = (1 + 1 / np.log2(5)) / (1 + 1 / LOG2_3)
+    assert fresh.ndcg_at_10 == pytest.approx((1 + q) / 2)
+    assert fresh.recall_at_20 == 1
+
+
+def test_figures_have_names(split: Split) -> None:
+    assert set(evaluate_popularity(split).fresh.named("popularity_")) == {
+        "popularity_ndcg_at_10",
+        "popularity_recall_at_20",
+        "popularity_coverage_at_10",
+        "popularity_novelty_at_10",
+    }
+
+
+def test_on_viewers_with_tastes_a_model_beats_popularity_and_fresh_beats_stale(
+    viewers: Callable[..., pl.DataFrame],
+) -> None:
+    """The floor: every candidate finds the tastes that were put in."""
+    events = read_events(viewers(200).lazy(), {"play": 1.0})
+    split = split_by_time(events, read_catalogue(None, events), 100)
+    popular = evaluate_popularity(split)
+    for recipe in CANDIDATES:
+        found = evaluate(fit(recipe.make(), split), split)
+        assert found.fresh.ndcg_at_10 > 1.5 * popular.fresh.ndcg_at_10
+        assert found.fresh.ndcg_at_10 > found.stale.ndcg_at_10

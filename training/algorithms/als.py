@@ -1,0 +1,85 @@
+"""Alternating least squares on implicit feedback (Hu, Koren and Volinsky 2008), by `implicit`."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from implicit.cpu.als import AlternatingLeastSquares
+from scipy import sparse
+
+from training.algorithms.base import Algorithm, most_similar, padded
+from training.algorithms.blas import one_blas_thread
+from training.bundle import Indices, Scores
+
+
+class ALS(Algorithm):
+    """Items as vectors. A person's vector is solved for from the history at hand, so new people need no new fit.
+
+    Args:
+        factors: length of the vectors.
+        regularization: pull of every vector towards zero; large values generalise from few events.
+        alpha: how much more an interaction of weight 1 counts than an item that was not met.
+        iterations: rounds of fitting.
+        seed: of the vectors that fitting starts from.
+    """
+
+    name = "als"
+
+    def __init__(
+        self,
+        factors: int = 64,
+        regularization: float = 10.0,
+        alpha: float = 3.0,
+        iterations: int = 15,
+        seed: int = 0,
+    ) -> None:
+        self._parameters = {
+            "factors": factors,
+            "regularization": regularization,
+            "alpha": alpha,
+            "iterations": iterations,
+            "seed": seed,
+        }
+        self._model = self._unfitted()
+
+    def fit(self, user_items: sparse.csr_matrix) -> None:
+        """Learn the items' vectors. The people's are thrown away."""
+        self._model = self._unfitted()
+        with one_blas_thread():
+            self._model.fit(user_items, show_progress=False)
+        self._model.user_factors = None
+
+    def recommend(self, user_items: sparse.csr_matrix, k: int) -> tuple[Indices, Scores]:
+        """Items whose vectors point along the one that explains the row best."""
+        rows, items = user_items.shape
+        with one_blas_thread():
+            found, scores = self._model.recommend(np.arange(rows), user_items, N=min(k, items), recalculate_user=True)
+        return padded(found, scores, k)
+
+    def similar_items(self, item_index: int, k: int) -> tuple[Indices, Scores]:
+        """Items by the cosine of their vectors."""
+        with one_blas_thread():
+            found, scores = self._model.similar_items(item_index, N=min(k + 1, len(self._model.item_factors)))
+        return most_similar(item_index, found, scores, k)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return dict(self._parameters)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """`item_factors`: (items, factors) float32."""
+        return {"item_factors": self._model.item_factors}
+
+    @classmethod
+    def from_arrays(cls, parameters: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """The model with these vectors; what it derives from them it computes on first use."""
+        als = cls(**parameters)
+        als._model.item_factors = arrays["item_factors"]
+        return als
+
+    def _unfitted(self) -> Any:
+        words = dict(self._parameters)
+        with one_blas_thread():
+            return AlternatingLeastSquares(random_state=words.pop("seed"), **words)

@@ -1,0 +1,59 @@
+"""The same for everybody: what most people have. What every other algorithm has to beat."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from training.algorithms.base import Algorithm, no_lists
+from training.bundle import Indices, Scores
+
+
+class Popularity(Algorithm):
+    """Items by the number of people who have them; of two as popular the lower index goes first."""
+
+    name = "popularity"
+
+    def __init__(self) -> None:
+        self._popularity: Scores = np.zeros(0, np.float32)
+        self._order: Indices = np.zeros(0, np.int32)
+
+    def fit(self, user_items: sparse.csr_matrix) -> None:
+        """Count each item's people."""
+        self._learn(np.bincount(user_items.indices, minlength=user_items.shape[1]).astype(np.float32))
+
+    def recommend(self, user_items: sparse.csr_matrix, k: int) -> tuple[Indices, Scores]:
+        """The most popular items that the row does not hold."""
+        indices, scores = no_lists(user_items.shape[0], k)
+        for row in range(user_items.shape[0]):
+            held = user_items.indices[user_items.indptr[row] : user_items.indptr[row + 1]]
+            head = self._order[: k + len(held)]
+            best = head[~np.isin(head, held)][:k]
+            indices[row, : len(best)], scores[row, : len(best)] = best, self._popularity[best]
+        return indices, scores
+
+    def similar_items(self, item_index: int, k: int) -> tuple[Indices, Scores]:
+        """None: popularity does not know what is alike."""
+        return np.zeros(0, np.int32), np.zeros(0, np.float32)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """It has none."""
+        return {}
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """`popularity`: (items,) float32."""
+        return {"popularity": self._popularity}
+
+    @classmethod
+    def from_arrays(cls, parameters: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """The popularity that was counted."""
+        popularity = cls(**parameters)
+        popularity._learn(arrays["popularity"])
+        return popularity
+
+    def _learn(self, popularity: Scores) -> None:
+        self._popularity = popularity
+        self._order = np.lexsort((np.arange(len(popularity)), -popularity)).astype(np.int32)

@@ -1,0 +1,190 @@
+"""The schedule: retrains when it is due, and removes the lists of people who withdraw, at once.
+
+It reads the log as the group `trainer`. A retraining runs in a child process, so that nobody's withdrawal waits for it.
+"""
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+from pydantic import ValidationError
+
+from infra.event_log.port import Consumer, EventLog, EventLogError, PartitionsLost, Record
+from infra.online_store import OnlineStore, OnlineStoreError
+from ingest.events import (
+    AcceptedEvent,
+    ConsentMark,
+    ErasureMark,
+    ErasureStep,
+    InvalidRecord,
+    decode,
+    encode,
+    is_mark,
+    key,
+    now,
+)
+from training.job import Outcome
+from training.metrics import TrainingMetrics
+from training.publish import forget_lists
+
+GROUP = "trainer"
+POLL_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+STOP_SECONDS = 10.0
+AFTER_MARK_SECONDS = 300.0
+"""After a withdrawal or an erasure the next retraining is due when the last one began so long ago."""
+
+
+@dataclass(frozen=True)
+class Due:
+    """When to retrain.
+
+    Attributes:
+        every_seconds: at least so often, when anything is new.
+        after_events: after so many new events.
+        renew_seconds: so often even when nothing is new: published lists expire.
+    """
+
+    every_seconds: float
+    after_events: int
+    renew_seconds: float
+
+    def now(self, waited: float, events: int, marks: int) -> bool:
+        """Whether it is time.
+
+        Args:
+            waited: seconds since the last retraining began.
+            events: met since then.
+            marks: withdrawals and erasures met since then.
+        """
+        if events >= self.after_events or waited >= self.renew_seconds:
+            return True
+        if marks and waited >= min(AFTER_MARK_SECONDS, self.every_seconds):
+            return True
+        return events > 0 and waited >= self.every_seconds
+
+
+class Schedule:
+    """Reads the log, forgets lists and starts retrainings.
+
+    Args:
+        log: the event log.
+        store: the online store.
+        due: when to retrain.
+        start: starts a retraining; it prints its outcome as the last line of its standard output.
+        metrics: what it shows of itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: EventLog,
+        store: OnlineStore,
+        due: Due,
+        start: Callable[[], "subprocess.Popen[str]"],
+        metrics: TrainingMetrics,
+    ) -> None:
+        self._log = log
+        self._store = store
+        self._due = due
+        self._start = start
+        self._metrics = metrics
+        self._child: subprocess.Popen[str] | None = None
+        # What was new when this process last stopped is not known: take it that something was.
+        self._events = 1
+        self._marks = 0
+        self._since = time.monotonic()
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; a retraining under way is then ended."""
+        consumer = self._log.consumer(GROUP)
+        try:
+            while not stop.is_set():
+                self.turn(consumer, stop)
+        finally:
+            consumer.close()
+            self._end_child()
+
+    def turn(self, consumer: Consumer, stop: threading.Event) -> None:
+        """Handle one batch of records, then look after the retraining."""
+        records: Sequence[Record] = ()
+        try:
+            records = consumer.poll(POLL_SECONDS)
+            self._handle(records)
+            consumer.commit({record.partition: record.offset + 1 for record in records})
+            self._metrics.lag.set(sum(consumer.lag().values()))
+        except PartitionsLost:
+            pass  # Their new owner handles them again, which does no harm.
+        except (EventLogError, OnlineStoreError) as error:
+            structlog.get_logger(__name__).warning("waiting for the stores", error=type(error).__name__)
+            _rewind(consumer, records)
+            stop.wait(RETRY_SECONDS)
+        self._look_after_training()
+
+    def _handle(self, records: Sequence[Record]) -> None:
+        for record in records:
+            try:
+                said = decode(record.value)
+            except InvalidRecord:
+                continue  # The lander puts it with the dead letters.
+            if isinstance(said, AcceptedEvent):
+                self._events += 1
+            elif isinstance(said, ConsentMark | ErasureMark) and is_mark(said):
+                self._forget(said)
+
+    def _forget(self, mark: ConsentMark | ErasureMark) -> None:
+        removed = forget_lists(self._store, mark.user_id)
+        self._marks += 1
+        self._metrics.forgotten_lists.inc(removed)
+        if isinstance(mark, ErasureMark):
+            step = ErasureStep(erasure_id=mark.erasure_id, stage="lists", removed=removed, at=now())
+            self._log.append([(key(step), encode(step))])
+
+    def _look_after_training(self) -> None:
+        if self._child is not None:
+            code = self._child.poll()
+            if code is not None:
+                self._finished(self._child, code)
+                self._child = None
+        elif self._due.now(time.monotonic() - self._since, self._events, self._marks):
+            self._since, self._events, self._marks = time.monotonic(), 0, 0
+            self._child = self._start()
+
+    def _finished(self, child: "subprocess.Popen[str]", code: int) -> None:
+        outcome = _outcome(child)
+        self._metrics.finished(outcome)
+        log = structlog.get_logger(__name__)
+        if outcome is None:
+            self._events += 1  # What it did not train on is still new.
+            log.warning("retraining failed", exit_code=code)
+        else:
+            log.info("retraining finished", result=outcome.result, version=outcome.version)
+
+    def _end_child(self) -> None:
+        if self._child is None:
+            return
+        self._child.terminate()
+        try:
+            self._child.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+
+def _outcome(child: "subprocess.Popen[str]") -> Outcome | None:
+    printed = child.communicate()[0] or ""
+    try:
+        return Outcome.model_validate_json(printed.strip().rpartition("\n")[2])
+    except ValidationError:
+        return None
+
+
+def _rewind(consumer: Consumer, records: Sequence[Record]) -> None:
+    first: dict[int, int] = {}
+    for record in records:
+        first.setdefault(record.partition, record.offset)
+    for partition in consumer.assigned() & first.keys():
+        consumer.seek(partition, first[partition])
