@@ -80,7 +80,7 @@ class Lander:
         self._keep_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
-        """Land until asked to stop, then leave the group. What fails is begun anew after a pause; nothing is skipped."""
+        """Land until asked to stop, then leave the group. What fails is begun anew after a pause; none is skipped."""
         wait = 0.0
         while not stop.is_set():
             try:
@@ -145,7 +145,7 @@ class Lander:
         self._land_dead_letters(batch)
         self._land_items(batch)
         self._obey_marks(batch)
-        for step in batch.steps:
+        for step in batch.steps.values():
             self._keeper.sign(step)
         # Even without rows: the fence says that all of the above was done.
         self._lake.append(EVENTS, event_rows(batch.events), batch.spans)
@@ -179,8 +179,8 @@ class Lander:
             self._keeper.met(mark, at)
             step = ErasureStep(erasure_id=mark.erasure_id, stage="lake", removed=rows, at=now())
             self._log.append([(key(step), encode(step))])
-        for _, mark in batch.marks:
-            self._metrics.marks.labels(mark.kind).inc()
+        for _, obeyed in batch.marks:
+            self._metrics.marks.labels(obeyed.kind).inc()
 
     def _forget(self, marks: Sequence[tuple[Position, ConsentMark | ErasureMark]]) -> int:
         """The marks stand in order, so of several of one person the last one counts."""

@@ -18,6 +18,7 @@ from ingest.events import (
     ErasureStep,
     InvalidRecord,
     Item,
+    Stage,
     decode,
     is_mark,
     now,
@@ -38,14 +39,14 @@ class Batch:
     Attributes:
         spans: partition → the run of records that the batch covers.
         marks: withdrawals and erasures.
-        steps: stages' signatures under erasures.
+        steps: stages' signatures under erasures, by erasure and stage: a stage that was killed signs again.
     """
 
     spans: dict[int, Span] = field(default_factory=dict)
     events: list[tuple[Position, AcceptedEvent]] = field(default_factory=list)
     items: list[tuple[Position, Item]] = field(default_factory=list)
     marks: list[tuple[Position, ConsentMark | ErasureMark]] = field(default_factory=list)
-    steps: list[ErasureStep] = field(default_factory=list)
+    steps: dict[tuple[str, Stage], ErasureStep] = field(default_factory=dict)
     dead: list[DeadLetter] = field(default_factory=list)
 
     def add(self, records: Iterable[Record]) -> None:
@@ -105,7 +106,7 @@ class Batch:
             case Item():
                 self.items.append((at, read))
             case ErasureStep():
-                self.steps.append(read)
+                self.steps.setdefault((read.erasure_id, read.stage), read)
             case _ if is_mark(read):
                 self.marks.append((at, read))
 

@@ -40,6 +40,7 @@ class RedisServer:
         self.folder = folder
         self.url = f"unix://{folder / 'redis.sock'}"
         self.start()
+        SEEN["Redis"] = "a real server"
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -68,7 +69,6 @@ def redis_url() -> Iterator[str]:
     """URL of an embedded Redis. Shared by the session: see `store`."""
     with tempfile.TemporaryDirectory(prefix="mq-") as folder:
         server = RedisServer(Path(folder))
-        SEEN["Redis"] = "a real server"
         yield server.url
         server.kill(signal.SIGTERM)
 
@@ -108,6 +108,7 @@ class KafkaServer:
         ports = {"KAFKA_PORT": str(port), "KAFKA_CONTROLLER_PORT": str(controller_port)}
         self._environment = {**os.environ, **ports, "KAFKA_DATA": str(folder)}
         self.start()
+        SEEN["Kafka"] = "a real broker"
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -148,7 +149,6 @@ def kafka_url() -> Iterator[str]:
     _require_kafka()
     with tempfile.TemporaryDirectory(prefix="mq-kafka-") as folder:
         server = KafkaServer(Path(folder))
-        SEEN["Kafka"] = "a real broker"
         yield server.url
         server.stop()
 
@@ -234,6 +234,14 @@ def _start_postgres(wheel: Path, folder: Path) -> Callable[[], None]:
 
 
 # --- what was there --------------------------------------------------------------------------------------------------
+
+
+def unavailable(what: str, why: str) -> NoReturn:
+    """Skip the test for want of a service; where MARQUEE_REQUIRE_SERVICES is set (CI), fail instead."""
+    SEEN[what] = f"skipped, {why}"
+    if os.environ.get("MARQUEE_REQUIRE_SERVICES"):
+        pytest.fail(f"{what} is required here: {why}")
+    pytest.skip(f"{what}: {why}")
 
 
 def pytest_configure(config: pytest.Config) -> None:

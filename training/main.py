@@ -33,6 +33,7 @@ from training.schedule import Due, Schedule
 from training.snapshot import read_lake
 
 OK, FAILED, REFUSED = 0, 1, 3
+COLUMNS = ("version", "registered", "algorithm", "nDCG@10", "popularity", "gate", "")
 PATIENT_SECONDS = 30.0
 """Time-out of the online store: bundles are large."""
 
@@ -178,7 +179,7 @@ def print_status() -> int:
         found = status()
     except FAILURES as error:
         return _failed("the status is not known", error)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     console.print(_table(found))
     if found.versions:
         console.print(f"gate on version {found.versions[0].version}: {found.versions[0].tags.get('reasons', '')}")
@@ -241,7 +242,7 @@ def _print_outcome(outcome: Outcome) -> None:
 
 
 def _table(found: Status) -> Table:
-    table = Table("version", "registered", "algorithm", "nDCG@10", "popularity", "gate", "")
+    table = Table(*COLUMNS, box=None)
     for one in found.versions:
         table.add_row(
             str(one.version),
@@ -250,7 +251,7 @@ def _table(found: Status) -> Table:
             f"{one.metrics.get('ndcg_at_10', 0):.4f}",
             f"{one.metrics.get('popularity_ndcg_at_10', 0):.4f}",
             one.tags.get("verdict", ""),
-            " ".join(
+            ", ".join(
                 word for word, holds in (("served", one.version == found.served), ("champion", one.champion)) if holds
             ),
         )

@@ -168,10 +168,10 @@ class Schedule:
             return
         self._child.terminate()
         try:
-            self._child.wait(STOP_SECONDS)
+            self._child.communicate(timeout=STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._child.kill()
-            self._child.wait()
+            self._child.communicate()
 
 
 def _outcome(child: "subprocess.Popen[str]") -> Outcome | None:

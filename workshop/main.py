@@ -74,9 +74,8 @@ def audience(users: int, seconds: float, rate: float, opt_in: float) -> int:
     """Send generated viewers' past to the running platform, then let them come back; returns the exit code."""
     console = Console(highlight=False)
     try:
-        visits = asyncio.run(
-            _visit(load_settings(), generate(users, DEMO_ITEMS, users * 80), seconds, rate, opt_in, console)
-        )
+        dataset = generate(users, DEMO_ITEMS, users * 80)
+        visits = asyncio.run(_visit(load_settings(), dataset, console, opt_in=opt_in, rate=rate, seconds=seconds))
     except PlatformError as error:
         console.print(f"[red]{escape(str(error))}[/red]")
         return 1

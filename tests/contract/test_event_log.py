@@ -389,7 +389,7 @@ class RedisServer(Server, Protocol):
     folder: Path
 
 
-def test_forgotten_bytes_are_in_no_file_and_in_no_memory_of_redis(own_redis: RedisServer, topic: str) -> None:
+def test_forgotten_bytes_are_in_no_file_of_redis_and_others_stay(own_redis: RedisServer, topic: str) -> None:
     log = open_event_log(own_redis.url, topic, 1)
     positions = log.append([(b"canary-7f3a" if n % 3 else b"bystander", b"v") for n in range(2500)])
     assert "canary-7f3a" in contents(own_redis.folder)

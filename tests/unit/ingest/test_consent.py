@@ -1,4 +1,4 @@
-"""What people say is on record, in force at once, and marked in the log; whatever fails, nothing is allowed by mistake."""
+"""What people say is on record, in force at once, and marked in the log; no failure allows what they did not."""
 
 import threading
 from itertools import permutations
@@ -272,7 +272,7 @@ def chain(ingest: Any) -> Any:
         {"action": "erase"},
         {"subject": "0" * 32},
         {"purposes": ["analytics"]},
-        {"purposes": []},
+        {"purposes": ["analytics", "personalization"]},
         {"policy_version": "2"},
         {"source": "forged"},
         {"at": sql.literal_column("'2020-01-01T00:00:00+00:00'")},

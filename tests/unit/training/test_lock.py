@@ -30,7 +30,7 @@ def test_the_lock_of_a_crashed_process_expires(store: OnlineStore) -> None:
     store.set(LOCK, "of a process that was killed", px=1)
     threading.Event().wait(0.05)
     with one_at_a_time(store):
-        assert 0 < store.pttl(LOCK) <= 60_000  # type: ignore[operator]
+        assert 0 < store.pttl(LOCK) <= 60_000
 
 
 def test_a_long_run_keeps_its_lock(store: OnlineStore) -> None:

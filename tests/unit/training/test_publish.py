@@ -106,7 +106,7 @@ def test_the_version_is_current_its_bundle_can_be_loaded_and_every_key_expires(
     assert load(cast(bytes, store.get(bundle_key(7)))).digest() == bundle.digest()
     keys = [*store.scan_iter("list:*"), *store.scan_iter("bundle:*")]
     assert len(keys) == 61
-    assert all(0 < cast(int, store.ttl(key)) <= TTL for key in keys)
+    assert all(0 < store.ttl(key) <= TTL for key in keys)
 
 
 def test_the_version_before_stays_for_a_rollback_and_older_ones_go(
@@ -246,12 +246,7 @@ def killed_at_every_command(
     """Publish version 3 over 1 and 2, killed one command later each time; whether the publish was complete."""
     for at in range(100):
         killed = cast(OnlineStore, Killed(store, at))
-        publisher = Publisher(
-            cast(OnlineStore, killed),
-            ConsentProjection(cast(OnlineStore, killed), SECRET),
-            LENGTH,
-            TTL,
-        )
+        publisher = Publisher(killed, ConsentProjection(killed, SECRET), LENGTH, TTL)
         try:
             publisher.publish(3, bundle, interactions)
         except (OnlineStoreError, ConsentUnavailable):

@@ -46,7 +46,7 @@ def scattered(seed: int = 1) -> sparse.csr_matrix:
 
 
 def nobody(items: int) -> sparse.csr_matrix:
-    return sparse.csr_matrix((0, items), dtype=np.float32)
+    return sparse.csr_matrix(np.zeros((0, items), np.float32))
 
 
 def reloaded(algorithm: Algorithm) -> Algorithm:
@@ -72,7 +72,7 @@ def test_on_the_checkerboard_everyone_gets_the_one_item_they_lack(setting: str) 
 
 def test_popularity_ranks_by_the_number_of_people_and_then_by_index() -> None:
     user_items = sparse.csr_matrix(np.array([[0, 1, 1, 0], [0, 0, 2, 0]], np.float32))
-    indices, scores = fitted("popularity", user_items).recommend(sparse.csr_matrix((1, 4), dtype=np.float32), 4)
+    indices, scores = fitted("popularity", user_items).recommend(sparse.csr_matrix(np.zeros((1, 4), np.float32)), 4)
     assert indices.tolist() == [[2, 1, 0, 3]]
     assert scores.tolist() == [[2, 1, 0, 0]]
 
@@ -109,10 +109,10 @@ def test_nobody_is_recommended_what_they_hold_and_the_rest_is_padding(setting: s
     indices, scores = fitted(setting, user_items).recommend(user_items, 100)
     assert indices.shape == (80, 100)
     assert ((indices == -1) == np.isneginf(scores)).all()
-    for row, held in zip(indices, user_items, strict=True):
+    for row, held in zip(indices, user_items.toarray(), strict=True):
         listed = row[row >= 0].tolist()
         assert len(listed) == len(set(listed))
-        assert not set(listed) & set(held.indices.tolist())
+        assert not set(listed) & set(np.flatnonzero(held).tolist())
         assert (row[len(listed) :] == -1).all()
 
 

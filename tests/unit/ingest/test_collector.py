@@ -1,0 +1,256 @@
+"""Every event gets a verdict; what is taken stands in the log, and what is refused leaves nothing behind."""
+
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from infra.event_log.port import EventLogUnavailable
+from ingest.events import AcceptedEvent, ConsentUnavailable, Item, now
+
+MakeEvent = Callable[..., dict[str, Any]]
+
+
+def codes(verdicts: Any) -> list[str]:
+    return [verdict.code for verdict in verdicts]
+
+
+def events_logged(ingest: Any) -> list[AcceptedEvent]:
+    return [record for record in ingest.logged() if isinstance(record, AcceptedEvent)]
+
+
+def test_an_allowed_event_stands_in_the_log_with_its_receipt(ingest: Any, event: MakeEvent) -> None:
+    receipt = ingest.allow("u1")
+    sent = event(recommendation_id="r1")
+    [verdict] = ingest.collector.collect([sent])
+    assert verdict == (sent["event_id"], "accepted", "")
+    [logged] = events_logged(ingest)
+    assert logged.receipt == receipt
+    assert now() - logged.accepted_at < timedelta(minutes=1)
+    assert logged.model_dump(mode="json", exclude={"receipt", "accepted_at", "kind", "occurred_at"}) == {
+        name: value for name, value in sent.items() if name != "occurred_at"
+    }
+
+
+def test_times_are_stored_in_utc(ingest: Any, event: MakeEvent) -> None:
+    ingest.allow("u1")
+    ingest.collector.collect([event(occurred_at="2024-03-01T20:00:00+05:30")])
+    [logged] = events_logged(ingest)
+    assert logged.occurred_at == datetime(2024, 3, 1, 14, 30, tzinfo=UTC)
+    consumer = ingest.log.consumer(uuid.uuid4().hex)
+    assert any(b'"2024-03-01T14:30:00Z"' in record.value for record in consumer.poll(1))
+    consumer.close()
+
+
+LONG = "é" * 65
+INVALID: list[tuple[str, dict[str, Any]]] = [
+    ("no user", {"user_id": None}),
+    ("an id of 130 bytes", {"item_id": LONG}),
+    ("an empty id", {"event_id": ""}),
+    ("a line break in an id", {"user_id": "a\nb"}),
+    ("a number for an id", {"user_id": 7}),
+    ("a list for an id", {"user_id": ["u1"]}),
+    ("an unknown field", {"receipt": 1}),
+    ("no time zone", {"occurred_at": "2024-03-01T20:00:00"}),
+    ("no time", {"occurred_at": "yesterday"}),
+    ("a long recommendation id", {"recommendation_id": "r" * 257}),
+]
+
+
+@pytest.mark.parametrize("changes", [changes for _, changes in INVALID], ids=[name for name, _ in INVALID])
+def test_what_is_no_event_is_invalid(ingest: Any, event: MakeEvent, changes: dict[str, Any]) -> None:
+    ingest.allow("u1")
+    [verdict] = ingest.collector.collect([event(**changes)])
+    assert verdict.code == "invalid_event"
+    assert verdict.detail
+    assert events_logged(ingest) == []
+
+
+@pytest.mark.parametrize("raw", [None, 7, "event", [], [{}], {}, {"event_id": 7}, {"event_id": "x" * 5000}], ids=str)
+def test_what_is_no_object_is_invalid_and_has_no_id(ingest: Any, raw: Any) -> None:
+    [verdict] = ingest.collector.collect([raw])
+    assert verdict[:2] == (None, "invalid_event")
+
+
+def test_an_unknown_type_is_told_which_are_known(ingest: Any, event: MakeEvent) -> None:
+    ingest.allow("u1")
+    [verdict] = ingest.collector.collect([event(type="sneeze")])
+    assert verdict.code == "unknown_type"
+    assert "thumbs_up" in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("occurred_at", "code"),
+    [
+        ("0001-01-01T00:00:00+05:00", "too_old"),
+        ("1989-12-31T23:59:59.999Z", "too_old"),
+        ("1990-01-01T00:00:00Z", "accepted"),
+        ("9999-12-31T23:59:59-05:00", "in_the_future"),
+        ((now() + timedelta(seconds=310)).isoformat(), "in_the_future"),
+        ((now() + timedelta(seconds=200)).isoformat(), "accepted"),
+    ],
+)
+def test_the_domain_says_how_old_and_how_early_an_event_may_be(
+    ingest: Any, event: MakeEvent, occurred_at: str, code: str
+) -> None:
+    ingest.allow("u1")
+    assert codes(ingest.collector.collect([event(occurred_at=occurred_at)])) == [code]
+
+
+def test_nobody_is_collected_without_consent(ingest: Any, event: MakeEvent) -> None:
+    """Not a stranger, not somebody who allowed something else, not somebody who withdrew."""
+    ingest.allow("other-purpose", "analytics", "research")
+    ingest.allow("withdrew")
+    ingest.consents.withdraw("withdrew", "1", "test")
+    ingest.allow("erased")
+    ingest.consents.erase("erased", "1", "test")
+    batch = [event(user_id=name) for name in ("stranger", "other-purpose", "withdrew", "erased")]
+    assert codes(ingest.collector.collect(batch)) == ["consent_missing"] * 4
+    assert events_logged(ingest) == []
+
+
+def test_refused_events_do_not_hold_up_the_others(ingest: Any, event: MakeEvent) -> None:
+    ingest.allow("u1")
+    batch = [event(), event(user_id="u2"), event(type="sneeze"), None, event(), event(item_id="")]
+    verdicts = ingest.collector.collect(batch)
+    assert codes(verdicts) == [
+        "accepted",
+        "consent_missing",
+        "unknown_type",
+        "invalid_event",
+        "accepted",
+        "invalid_event",
+    ]
+    assert [v.id for v in verdicts] == [raw["event_id"] if raw else None for raw in batch]
+    assert [e.event_id for e in events_logged(ingest)] == [batch[0]["event_id"], batch[4]["event_id"]]
+    counted = {code: ingest.count("marquee_events_total", verdict=code) for code in set(codes(verdicts))}
+    assert counted == {"accepted": 2, "consent_missing": 1, "unknown_type": 1, "invalid_event": 2}
+
+
+def test_a_refused_event_leaves_nothing_anywhere(
+    ingest: Any, event: MakeEvent, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every key and value of Redis, every file and every line that was printed is searched."""
+    ingest.allow("u1")
+    refused = [
+        event(user_id="canary-a", event_id="canary-b", item_id="canary-c"),
+        event(event_id="canary-d", type="canary-e"),
+        event(event_id="canary-f", canary="canary-g"),
+        event(event_id="canary-h", occurred_at="1950-01-01T00:00:00Z"),
+    ]
+    ingest.collector.collect([*refused, event(event_id="taken")])
+    found = everything(ingest)
+    assert b"taken" in found
+    assert b"canary" not in found
+    assert "canary" not in "".join(capfd.readouterr())
+
+
+def everything(ingest: Any) -> bytes:
+    """All that is stored: Redis (keys, and values as they are dumped) and the ledger's files."""
+    keys = ingest.store.keys()
+    values = [ingest.store.dump(key) or b"" for key in keys]
+    files = [file.read_bytes() for file in Path(ingest.folder).rglob("*") if file.is_file()]
+    records = [record.model_dump_json().encode() for record in ingest.logged()]
+    return b"\n".join([*keys, *values, *files, *records])
+
+
+def test_after_a_withdrawal_is_answered_nothing_of_the_person_is_accepted(ingest: Any, event: MakeEvent) -> None:
+    """Batches under way included: senders go on without pause while the person withdraws, twenty times over."""
+    for _ in range(20):
+        ingest.allow("u1")
+        stop = threading.Event()
+        senders = [threading.Thread(target=send_until, args=(ingest, event, stop)) for _ in range(3)]
+        for sender in senders:
+            sender.start()
+        threading.Event().wait(0.01)
+        ingest.consents.withdraw("u1", "1", "test")
+        end = ingest.log.end_offsets()
+        threading.Event().wait(0.01)
+        stop.set()
+        for sender in senders:
+            sender.join(10)
+        assert ingest.log.end_offsets() == end
+    assert len(events_logged(ingest)) > 20
+
+
+def send_until(ingest: Any, event: MakeEvent, stop: threading.Event) -> None:
+    while not stop.is_set():
+        ingest.collector.collect([event(), event()])
+
+
+def test_without_the_projection_nothing_is_taken(ingest: Any, event: MakeEvent) -> None:
+    ingest.allow("u1")
+    ingest.store.delete("consent:head")
+    with pytest.raises(ConsentUnavailable):
+        ingest.collector.collect([event()])
+    assert events_logged(ingest) == []
+    assert ingest.count("marquee_events_total", verdict="accepted") == 0
+
+
+def test_without_the_log_nothing_is_called_accepted(ingest: Any, event: MakeEvent) -> None:
+    class Down:
+        def append(self, _: Any) -> None:
+            raise EventLogUnavailable("down")
+
+    ingest.allow("u1")
+    ingest.collector._log = Down()
+    with pytest.raises(EventLogUnavailable):
+        ingest.collector.collect([event()])
+    assert ingest.count("marquee_events_total", verdict="accepted") == 0
+
+
+SCALARS = some.none() | some.booleans() | some.integers() | some.floats() | some.text()
+JSON = some.recursive(SCALARS, lambda inner: some.lists(inner) | some.dictionaries(some.text(), inner))
+FIELDS = ["event_id", "type", "user_id", "item_id", "occurred_at", "recommendation_id", "kind", "receipt"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@given(some.lists(JSON | some.dictionaries(some.sampled_from(FIELDS), JSON), max_size=5))
+def test_whatever_is_sent_gets_a_verdict_each(ingest: Any, batch: list[Any]) -> None:
+    assert set(codes(ingest.collector.collect(batch))) <= {"invalid_event"}
+    assert len(ingest.collector.register_items(batch)) == len(batch)
+
+
+# --- items -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_item_stands_in_the_log(ingest: Any) -> None:
+    attributes = {"title": "Toy Story", "genres": ["Animation", "Comedy"], "year": 1995}
+    verdicts = ingest.collector.register_items([{"item_id": "m1", "attributes": attributes}, {"item_id": "m2"}])
+    assert codes(verdicts) == ["accepted", "accepted"]
+    items = {record.item_id: record for record in ingest.logged()}
+    assert items == {"m1": Item(item_id="m1", attributes=attributes), "m2": Item(item_id="m2")}
+    assert ingest.count("marquee_items_total", verdict="accepted") == 2
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        None,
+        {},
+        {"item_id": "x" * 129},
+        {"item_id": "m1", "hidden": "perhaps"},
+        {"item_id": "m1", "price": 3},
+        {"item_id": "m1", "attributes": {"price": 3}},
+        {"item_id": "m1", "attributes": {"title": 3}},
+        {"item_id": "m1", "attributes": {"title": None}},
+        {"item_id": "m1", "attributes": {"genres": "Comedy"}},
+        {"item_id": "m1", "attributes": {"genres": ["Comedy", 3]}},
+        {"item_id": "m1", "attributes": {"year": "1995"}},
+        {"item_id": "m1", "attributes": {"year": 1995.5}},
+        {"item_id": "m1", "attributes": {"year": True}},
+        {"item_id": "m1", "attributes": {"title": {"en": "Toy Story"}}},
+    ],
+    ids=str,
+)
+def test_an_item_has_to_be_what_the_domain_says(ingest: Any, raw: Any) -> None:
+    [verdict] = ingest.collector.register_items([raw])
+    assert verdict.code == "invalid_item"
+    assert verdict.detail
+    assert ingest.logged() == []

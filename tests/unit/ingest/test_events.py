@@ -1,0 +1,119 @@
+"""The contract: what the log and the projection hold can be read back, and what is no record is told apart."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+from pydantic import TypeAdapter, ValidationError
+
+from infra.online_store import OnlineStore
+from ingest.events import (
+    CONSENT_HEAD,
+    MAX_ID_BYTES,
+    AcceptedEvent,
+    Consent,
+    ConsentMark,
+    ConsentProjection,
+    ConsentUnavailable,
+    ErasureMark,
+    ErasureStep,
+    Id,
+    InvalidRecord,
+    Item,
+    LogRecord,
+    consent_key,
+    decode,
+    encode,
+    is_mark,
+    key,
+    subject,
+)
+
+AN_ID: TypeAdapter[str] = TypeAdapter(Id)
+IDS = some.text(min_size=1, max_size=MAX_ID_BYTES).filter(lambda s: s.isprintable() and len(s.encode()) <= MAX_ID_BYTES)
+RECEIPTS = some.integers(1, 2**53)
+TIMES = some.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1), timezones=some.just(UTC))
+PURPOSES = some.lists(some.sampled_from(["personalization", "analytics", "research"]), unique=True)
+
+
+@given(some.text(max_size=200))
+def test_an_id_is_1_to_128_printable_bytes_of_utf_8(text: str) -> None:
+    try:
+        expected = text.isprintable() and 1 <= len(text.encode()) <= 128
+    except UnicodeEncodeError:
+        expected = False
+    try:
+        AN_ID.validate_python(text)
+        accepted = True
+    except ValidationError:
+        accepted = False
+    assert accepted is expected
+
+
+@pytest.mark.parametrize("text", ["é" * 65, "a" * 129, "", "a\nb", "a\x00", "\ud800"])
+def test_some_strings_are_no_ids(text: str) -> None:
+    with pytest.raises(ValidationError):
+        AN_ID.validate_python(text)
+
+
+@given(some.integers(0, 2**53), some.integers(0, 2**53), PURPOSES)
+def test_a_consent_comes_back_as_it_was_written(granted: int, revoked: int, purposes: list[str]) -> None:
+    consent = Consent(granted, revoked, frozenset(purposes))
+    assert Consent.decode(consent.encode()) == consent
+
+
+@given(some.integers(0, 9), some.integers(0, 9), some.integers(1, 9), PURPOSES)
+def test_what_is_allowed_now_is_also_covered_now(granted: int, revoked: int, receipt: int, purposes: list[str]) -> None:
+    consent = Consent(granted, revoked, frozenset(purposes))
+    assert consent.allows("personalization") == (granted > revoked and "personalization" in purposes)
+    assert consent.covers(receipt) == (receipt > revoked)
+    assert not consent.allows("personalization") or consent.covers(granted)
+
+
+@given(
+    some.one_of(
+        some.builds(
+            AcceptedEvent, event_id=IDS, type=IDS, user_id=IDS, item_id=IDS, occurred_at=TIMES, accepted_at=TIMES,
+            receipt=RECEIPTS, recommendation_id=some.none() | IDS,
+        ),
+        some.builds(ConsentMark, user_id=IDS, receipt=RECEIPTS, purposes=PURPOSES.map(tuple), at=TIMES),
+        some.builds(ErasureMark, user_id=IDS, receipt=RECEIPTS, erasure_id=IDS, at=TIMES),
+        some.builds(ErasureStep, erasure_id=IDS, removed=some.none() | some.integers(0, 2**53), at=TIMES),
+        some.builds(Item, item_id=IDS, attributes=some.dictionaries(IDS, IDS | some.lists(IDS), max_size=3)),
+    )
+)  # fmt: skip
+def test_a_record_comes_back_as_it_was_written(record: LogRecord) -> None:
+    assert decode(encode(record)) == record
+    assert key(record)
+
+
+@pytest.mark.parametrize("value", [b"", b"{}", b"\xff", b'{"kind":"event"}', b'{"kind":"other"}', b"[1]", b"null"])
+def test_other_bytes_are_no_record(value: bytes) -> None:
+    with pytest.raises(InvalidRecord):
+        decode(value)
+
+
+def test_the_reason_does_not_quote_the_record() -> None:
+    with pytest.raises(InvalidRecord) as raised:
+        decode(b'{"kind":"erasure","user_id":["canary"],"receipt":"canary","erasure_id":"e","at":"canary"}')
+    assert "canary" not in str(raised.value)
+
+
+def test_a_mark_ends_something() -> None:
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    mark: dict[str, Any] = {"user_id": "u", "receipt": 1, "at": at}
+    assert is_mark(ErasureMark(**mark, erasure_id="e"))
+    assert is_mark(ConsentMark(**mark, purposes=("analytics",)))
+    assert not is_mark(ConsentMark(**mark, purposes=("personalization",)))
+    assert not is_mark(Item(item_id="m"))
+
+
+def test_the_projection_is_read_in_one_round_trip_and_only_while_it_is_whole(store: OnlineStore) -> None:
+    projection = ConsentProjection(store, "s")
+    store.set(consent_key(subject("u1", "s")), Consent(3, 0, frozenset({"personalization"})).encode())
+    with pytest.raises(ConsentUnavailable, match="not whole"):
+        projection.read(["u1"])
+    store.set(CONSENT_HEAD, 3)
+    assert projection.read(["u1", "u2", "u1"]) == {"u1": Consent(3, 0, frozenset({"personalization"})), "u2": Consent()}

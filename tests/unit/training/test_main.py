@@ -1,0 +1,76 @@
+"""The commands of training, with settings from the environment: exit codes, what they print, and nothing secret."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from infra.lake import EVENTS, Lake, Span
+from infra.online_store import OnlineStore
+from training import main
+from training.publish import current
+
+Rows = Callable[..., pl.DataFrame]
+Grant = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def environment(
+    tmp_path: Path, redis_url: str, store: OnlineStore, empty_registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A platform of the test's own."""
+    del store
+    (tmp_path / "registry.db").write_bytes(empty_registry.read_bytes())
+    monkeypatch.setattr(main, "configure_logs", lambda *_: None)
+    monkeypatch.setenv("MARQUEE_DATA", str(tmp_path))
+    monkeypatch.setenv("MARQUEE_REDIS", redis_url)
+    monkeypatch.setenv("MARQUEE_SECRET", "a secret of the tests")
+    monkeypatch.setenv("MARQUEE_DOMAIN", str(Path(__file__).parents[3] / "domain.toml"))
+
+
+@pytest.fixture
+def landed(tmp_path: Path, viewers: Rows, grant: Grant) -> None:
+    """Sixty viewers in the lake."""
+    rows = viewers()
+    Lake(str(tmp_path / "lake")).append(EVENTS, rows, {0: Span(0, rows.height)})
+    grant(rows["user_id"].unique())
+
+
+@pytest.mark.usefixtures("landed")
+def test_train_status_and_rollback(store: OnlineStore, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two versions, back to the first; the outcome is one line of JSON where nobody looks at a terminal."""
+    assert main.train_once() == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["result"] == "published"
+    assert main.train_once() == 0
+    assert main.rollback(None) == 0
+    assert current(store) == 1
+    found = main.status()
+    assert (found.served, found.kept, found.landed, found.lake_duplicates) == (1, [1, 2], 720, 0)
+    assert [(one.version, one.champion) for one in found.versions] == [(2, False), (1, True)]
+    capsys.readouterr()
+    assert main.print_status() == 0
+    printed = capsys.readouterr().out
+    assert "served, champion" in printed
+    assert "events in the lake: 720, written twice: 0" in printed
+    assert "u001" not in printed
+
+
+def test_an_empty_lake_fails_with_exit_code_1(store: OnlineStore) -> None:
+    assert main.train_once() == 1
+    assert main.rollback(None) == 1
+    assert main.rollback(9) == 1
+    assert current(store) is None
+    assert main.status().landed == 0
+
+
+def test_a_store_that_is_down_fails_with_exit_code_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MARQUEE_REDIS", f"unix://{tmp_path}/nobody.sock")
+    assert [main.train_once(), main.rollback(1), main.print_status()] == [1, 1, 1]
+
+
+def test_the_code_names_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main.code_commit()
+    monkeypatch.setenv("GIT_COMMIT", "c0ffee")
+    assert main.code_commit() == "c0ffee"

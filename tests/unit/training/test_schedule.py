@@ -1,0 +1,297 @@
+"""The schedule forgets lists at once, signs erasures, and retrains when it is due, over a real log."""
+
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from infra.event_log import open_event_log
+from infra.event_log.port import Consumer, EventLog, EventLogUnavailable, PartitionsLost
+from infra.online_store import OnlineStore, OnlineStoreError
+from ingest.events import AcceptedEvent, ConsentMark, ErasureMark, ErasureStep, LogRecord, decode, encode, key, now
+from training.bundle import KEPT, list_key, live_key
+from training.job import Outcome
+from training.metrics import TrainingMetrics
+from training.schedule import AFTER_MARK_SECONDS, GROUP, Due, Schedule
+
+NEVER = Due(1e9, 10**9, 1e9)
+OUTCOME = Outcome(
+    result="published",
+    version=3,
+    algorithm="als",
+    reasons=("passed",),
+    metrics={"ndcg_at_10": 0.25},
+    seconds={"fit": 1.5},
+    users_published=42,
+)
+
+
+@pytest.fixture
+def log(redis_url: str, store: OnlineStore) -> Iterator[EventLog]:
+    """An empty log of two partitions."""
+    del store
+    opened = open_event_log(redis_url, f"t-{uuid.uuid4().hex}", 2)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def metrics() -> CollectorRegistry:
+    """Where the schedule shows itself."""
+    return CollectorRegistry()
+
+
+Make = Callable[..., Schedule]
+
+
+@pytest.fixture
+def schedule(log: EventLog, store: OnlineStore, metrics: CollectorRegistry) -> Make:
+    """Makes a schedule; its retrainings are the given Python code."""
+
+    def make(due: Due = NEVER, code: str = "", **parts: Any) -> Schedule:
+        def start() -> "subprocess.Popen[str]":
+            return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+        shown = TrainingMetrics(parts.pop("shown", metrics))
+        words: dict[str, Any] = {"log": log, "store": store, "due": due, "start": start, "metrics": shown}
+        return Schedule(**(words | parts))
+
+    return make
+
+
+def append(log: EventLog, *records: LogRecord) -> None:
+    log.append([(key(record), encode(record)) for record in records])
+
+
+def event(user: str = "u1") -> AcceptedEvent:
+    return AcceptedEvent(
+        event_id=uuid.uuid4().hex,
+        type="play",
+        user_id=user,
+        item_id="m1",
+        occurred_at=now(),
+        receipt=1,
+        accepted_at=now(),
+    )
+
+
+def withdrawal(user: str) -> ConsentMark:
+    return ConsentMark(user_id=user, receipt=5, purposes=(), at=now())
+
+
+def erasure(user: str) -> ErasureMark:
+    return ErasureMark(user_id=user, receipt=5, erasure_id=f"erase-{user}", at=now())
+
+
+def turns(schedule: Schedule, log: EventLog, until: Callable[[], bool], most: int = 200) -> None:
+    consumer = log.consumer(GROUP)
+    try:
+        for _ in range(most):
+            schedule.turn(consumer, threading.Event())
+            if until():
+                return
+        raise AssertionError("it never came to that")
+    finally:
+        consumer.close()
+
+
+def publish_lists(store: OnlineStore, *users: str) -> None:
+    store.sadd(KEPT, 1, 2)
+    for user in users:
+        store.set(list_key(1, user), b"1")
+        store.set(list_key(2, user), b"2")
+        store.set(live_key(2, user), b"nearline's")
+
+
+def steps(log: EventLog) -> list[ErasureStep]:
+    consumer = log.consumer(uuid.uuid4().hex)
+    found: list[ErasureStep] = []
+    for _ in range(20):
+        said = [decode(record.value) for record in consumer.poll(0.05)]
+        found += [record for record in said if isinstance(record, ErasureStep)]
+    consumer.close()
+    return found
+
+
+def test_who_withdraws_loses_the_lists_of_every_version_and_nobody_else_does(
+    schedule: Make, log: EventLog, store: OnlineStore, metrics: CollectorRegistry
+) -> None:
+    publish_lists(store, "gone", "stays")
+    allowed = ConsentMark(user_id="stays", receipt=6, purposes=("personalization",), at=now())
+    append(log, event("gone"), withdrawal("gone"), allowed)
+    turns(schedule(), log, lambda: not store.exists(list_key(1, "gone")))
+    assert not store.exists(list_key(2, "gone"))
+    assert store.exists(live_key(2, "gone")), "live lists are nearline's to remove"
+    assert store.exists(list_key(1, "stays"), list_key(2, "stays")) == 2
+    assert metrics.get_sample_value("marquee_forgotten_lists_total") == 2
+
+
+def test_an_erasure_is_signed_after_the_lists_are_gone(schedule: Make, log: EventLog, store: OnlineStore) -> None:
+    publish_lists(store, "gone")
+    append(log, erasure("gone"), erasure("stranger"), withdrawal("other"))
+    turns(schedule(), log, lambda: len(steps(log)) == 2)
+    assert {(step.erasure_id, step.stage, step.removed) for step in steps(log)} == {
+        ("erase-gone", "lists", 2),
+        ("erase-stranger", "lists", 0),
+    }
+    assert not store.exists(list_key(1, "gone"))
+
+
+def test_a_mark_counts_as_handled_only_after_the_lists_are_gone(
+    schedule: Make, log: EventLog, store: OnlineStore
+) -> None:
+    """While the online store is down the mark waits; another process that takes over meets it again."""
+
+    class Down:
+        def __getattr__(self, name: str) -> Any:
+            raise OnlineStoreError("down")
+
+    publish_lists(store, "gone")
+    append(log, withdrawal("gone"))
+    stop = threading.Event()
+    stop.set()
+    consumer = log.consumer(GROUP)
+    worker = schedule(store=Down(), shown=CollectorRegistry())
+    for _ in range(3):
+        worker.turn(consumer, stop)
+    consumer.close()
+    assert store.exists(list_key(1, "gone"))
+    turns(schedule(), log, lambda: not store.exists(list_key(1, "gone")))
+
+
+def test_a_signature_that_could_not_be_appended_is_tried_again_in_the_same_process(
+    schedule: Make, log: EventLog, store: OnlineStore
+) -> None:
+    class Shaky:
+        failures = 2
+
+        def append(self, records: Any) -> Any:
+            if self.failures:
+                self.failures -= 1
+                raise EventLogUnavailable("by the test")
+            return log.append(records)
+
+    publish_lists(store, "gone")
+    append(log, erasure("gone"))
+    shaky = Shaky()
+    worker = schedule(log=shaky)
+    consumer = log.consumer(GROUP)
+    stop = threading.Event()
+    stop.set()
+    for _ in range(5):
+        worker.turn(consumer, stop)
+    consumer.close()
+    assert [step.erasure_id for step in steps(log)] == ["erase-gone"]
+
+
+def test_bytes_that_are_no_record_are_passed_over(schedule: Make, log: EventLog, store: OnlineStore) -> None:
+    publish_lists(store, "gone")
+    log.append([(b"gone", b"garbage")])
+    append(log, withdrawal("gone"))
+    turns(schedule(), log, lambda: not store.exists(list_key(1, "gone")))
+
+
+def test_new_events_make_a_retraining_due_and_its_outcome_is_shown(
+    schedule: Make, log: EventLog, metrics: CollectorRegistry
+) -> None:
+    append(log, *[event() for _ in range(5)])
+    worker = schedule(Due(1e9, 5, 1e9), f"print('noise'); print({OUTCOME.model_dump_json()!r})")
+    turns(worker, log, lambda: metrics.get_sample_value("marquee_training_runs_total", {"result": "published"}) == 1)
+    values = {
+        "marquee_published_users": 42,
+        "marquee_published_version": 3,
+        "marquee_trainer_lag": 0,
+    }
+    assert {name: metrics.get_sample_value(name) for name in values} == values
+    assert metrics.get_sample_value("marquee_holdout", {"metric": "ndcg_at_10"}) == 0.25
+    assert metrics.get_sample_value("marquee_training_phase_seconds", {"phase": "fit"}) == 1.5
+
+
+def test_a_retraining_that_fails_is_counted_and_not_repeated_at_once(
+    schedule: Make, log: EventLog, metrics: CollectorRegistry
+) -> None:
+    append(log, *[event() for _ in range(5)])
+    worker = schedule(Due(1e9, 5, 1e9), "raise SystemExit(1)")
+    failed = ("marquee_training_runs_total", {"result": "failed"})
+    turns(worker, log, lambda: metrics.get_sample_value(*failed) == 1)
+    consumer = log.consumer(GROUP)
+    worker.turn(consumer, threading.Event())
+    consumer.close()
+    assert metrics.get_sample_value(*failed) == 1
+
+
+def test_marks_are_handled_while_a_retraining_runs_and_stopping_ends_it(
+    schedule: Make, log: EventLog, store: OnlineStore
+) -> None:
+    children: list[subprocess.Popen[str]] = []
+
+    def start() -> "subprocess.Popen[str]":
+        child = subprocess.Popen(
+            [sys.executable, "-c", "import time; time.sleep(600)"], stdout=subprocess.PIPE, text=True
+        )
+        children.append(child)
+        return child
+
+    publish_lists(store, "gone")
+    stop = threading.Event()
+    worker = schedule(Due(1e9, 1, 1e9), start=start)
+    thread = threading.Thread(target=worker.run, args=(stop,))
+    thread.start()
+    try:
+        for _ in range(200):
+            if children:
+                break
+            stop.wait(0.05)
+        append(log, withdrawal("gone"))
+        for _ in range(200):
+            if not store.exists(list_key(1, "gone")):
+                break
+            stop.wait(0.05)
+        assert not store.exists(list_key(1, "gone"))
+        assert len(children) == 1
+        assert children[0].poll() is None
+    finally:
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
+    assert children[0].poll() is not None
+
+
+@pytest.mark.parametrize(
+    ("waited", "events", "marks", "due"),
+    [
+        (10, 99, 0, False),
+        (0, 100, 0, True),
+        (3600, 1, 0, True),
+        (3600, 0, 0, False),
+        (7200, 0, 0, True),
+        (AFTER_MARK_SECONDS, 0, 1, True),
+        (AFTER_MARK_SECONDS - 1, 0, 1, False),
+    ],
+)
+def test_a_retraining_is_due(waited: float, events: int, marks: int, due: bool) -> None:
+    """After enough events, after enough time if anything is new, soon after a mark, and before lists expire."""
+    assert Due(3600, 100, 7200).now(waited, events, marks) is due
+
+
+def test_a_consumer_that_lost_its_partitions_goes_on(schedule: Make, log: EventLog) -> None:
+    """The partition's new owner handles the records again."""
+
+    class Losing:
+        def __init__(self, consumer: Consumer) -> None:
+            self.consumer = consumer
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "commit":
+                raise PartitionsLost("by the test")
+            return getattr(self.consumer, name)
+
+    append(log, event())
+    consumer = log.consumer(GROUP)
+    schedule().turn(cast("Consumer", Losing(consumer)), threading.Event())
+    consumer.close()
