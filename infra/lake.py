@@ -40,9 +40,6 @@ ATTEMPTS = 5
 PEOPLE_A_DELETE = 50
 """A longer condition costs more than a second delete: planning it grows with the square of its length."""
 
-PERSONAL = (EVENTS, DEAD_LETTERS)
-"""Tables that hold what people did."""
-
 _LOG_FILE = re.compile(r"_last_checkpoint|\d{20}\.(json|checkpoint(\..+)?\.parquet)")
 _PARTITIONS = "land-partitions"
 
@@ -175,7 +172,7 @@ class Lake:
             LakeConflict: other writers were faster, time and again.
             LakeUnavailable: see there.
         """
-        for table in PERSONAL:
+        for table in TABLES:
             self._retried(table, self._purge)
 
     def compact(self) -> None:
@@ -233,7 +230,11 @@ class Lake:
         return sum(self._delete_where(table, " OR ".join(f"({one})" for one in chunk)) for chunk in chunks)
 
     def _delete_where(self, table: str, predicate: str) -> int:
-        metrics = self._retried(table, lambda delta: delta.delete(predicate)) or {}
+        try:
+            metrics = self._retried(table, lambda delta: delta.delete(predicate)) or {}
+        except LakeUnavailable as error:
+            # Without the library's own words: they may quote the condition, and so name people.
+            raise LakeUnavailable(f"{table}: rows cannot be deleted: {type(error.__cause__).__name__}") from None
         return int(metrics.get("num_deleted_rows", 0))
 
     def _retried(self, table: str, change: Callable[[DeltaTable], T]) -> T | None:

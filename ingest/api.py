@@ -104,7 +104,7 @@ def create_app(
     return app
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 

@@ -42,7 +42,7 @@ class ErasureKeeper:
             structlog.get_logger(__name__).warning("mark_of_unknown_erasure", erasure_id=mark.erasure_id)
         elif state.completed_at is not None:
             self._log.forget(at)
-        elif state.mark is None or state.mark < at:
+        else:
             self._ledger.set_mark(mark.erasure_id, at.partition, at.offset)
 
     def sign(self, step: ErasureStep) -> None:

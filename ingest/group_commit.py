@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
@@ -10,10 +10,9 @@ Result = TypeVar("Result")
 
 
 class GroupCommit(Generic[Job, Result]):
-    """Calls `work` with every job that has come while the call before it ran.
+    """Calls `work`, in one thread, with every job that has come while the call before it ran.
 
-    It has no thread of its own: whichever caller comes first does the work of all who wait. While one call is on its
-    way to the disk, the next group gathers; so a thousand callers cost a few dozen syncs.
+    While one group is on its way to the disk, the next gathers; so a thousand callers cost a few dozen syncs.
 
     Args:
         work: jobs → their results, in order. What it raises is raised to each of its callers.
@@ -24,23 +23,26 @@ class GroupCommit(Generic[Job, Result]):
         self._work = work
         self._most = most
         self._waiting: list[tuple[Job, Future[Result]]] = []
-        self._queue = threading.Lock()
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "group-commit")
 
     def __call__(self, job: Job) -> Result:
-        """The result of `job`, once a call with it has returned."""
+        """The result of `job`, once the call with it has returned."""
         future: Future[Result] = Future()
-        with self._queue:
+        with self._lock:
             self._waiting.append((job, future))
-        while not future.done():
-            with self._turn:
-                if not future.done():
-                    self._run_next()
+        self._thread.submit(self._run_next)
         return future.result()
 
+    def close(self) -> None:
+        """Finish what has been asked for, and take no more."""
+        self._thread.shutdown()
+
     def _run_next(self) -> None:
-        with self._queue:
+        with self._lock:
             group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+        if not group:
+            return  # A call before this one took its job along.
         try:
             results = self._work([job for job, _ in group])
         except BaseException as error:

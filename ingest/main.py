@@ -133,7 +133,7 @@ def _keep_projection(consents: Consents, whole: threading.Event, stop: threading
     while True:
         try:
             if added := consents.rebuild():
-                log.info("projection caught up", receipts=added)
+                log.debug("projection caught up", receipts=added)
             whole.set()
         except (LedgerUnavailable, ConsentUnavailable) as error:
             log.warning("projection not kept", reason=str(error))

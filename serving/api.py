@@ -14,9 +14,9 @@ from starlette.types import Receive, Scope, Send
 from infra.http import Problem, add_schemas, body_of, documented, install_problem_handlers, read_json, require_key
 from infra.telemetry import render_metrics
 from ingest.events import MAX_ID_BYTES, Domain, Id
-from serving.answers import ModelLineage, Readiness, RecommendationLineage, Recommendations, Session, SimilarItems
 from serving.catalogue import LONGEST, CatalogueWatch
 from serving.lineage import ForgedRecommendationId, RecommendationIds
+from serving.messages import ModelLineage, Readiness, RecommendationLineage, Recommendations, Session, SimilarItems
 from serving.recommendations import DEFAULT_K, RecommendationsApp, answer, serves
 from serving.session import recommend_for
 from serving.stored_lists import ListReader

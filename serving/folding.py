@@ -101,7 +101,7 @@ class Folding:
         self._metrics.events.labels("refused").inc(len(events) - len(kept))
         self._fold([event for event, _ in kept], published)
         self._hide([met.record for met in batch if met.new and isinstance(met.record, Item)])
-        self._sign([mark for mark, new in marks if isinstance(mark, ErasureMark)], removed)
+        self._sign([mark for mark, new in marks if new and isinstance(mark, ErasureMark)], removed)
         self._count(kept)
         return consents
 

@@ -20,6 +20,7 @@ PATH = "/v1/users/{user_id}/recommendations"
 DEFAULT_K = 20
 LABELS = {tier: tier.label.encode() for tier in Tier}
 _LENGTHS = {str(k): k for k in range(1, LONGEST + 1)}
+_USUAL_QUERIES = {b"": DEFAULT_K} | {b"k=%d" % k: k for k in range(1, LONGEST + 1)}
 _BEFORE, _AFTER = (part.encode() for part in PATH.split("{user_id}"))
 
 
@@ -127,8 +128,8 @@ def _user_id(quoted: bytes) -> str:
 
 
 def _k(query: bytes) -> int:
-    if not query:
-        return DEFAULT_K
+    if usual := _USUAL_QUERIES.get(query):
+        return usual
     values = [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == "k"]
     if not values:
         return DEFAULT_K

@@ -5,9 +5,9 @@ from datetime import datetime
 
 from infra.http import Problem
 from ingest.events import now
-from serving.answers import Session, SessionAct
 from serving.catalogue import Catalogue
 from serving.fallback import Tier
+from serving.messages import Session, SessionAct
 from training.bundle import History, Interaction, add_to_history
 
 UNNAMED_WEIGHT = 1.0

@@ -21,6 +21,7 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
@@ -68,7 +69,7 @@ def history_key(user_id: str) -> str:
 def encode_list(item_indices: npt.NDArray[np.integer]) -> bytes:
     """A ranked list as packed little-endian uint32 item indices; the padding (-1) is left out.
 
-    >>> list(decode_list(encode_list(np.array([7, 2, -1]))))
+    >>> decode_list(encode_list(np.array([7, 2, -1]))).tolist()
     [7, 2]
     """
     return item_indices[item_indices >= 0].astype("<u4").tobytes()
@@ -100,6 +101,17 @@ class Interaction(NamedTuple):
 
 History = dict[str, Interaction]
 """item_id → the newest interaction with it."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def milliseconds(moment: datetime) -> int:
+    """Milliseconds since 1970, rounded down exactly: a float would be one off now and then.
+
+    >>> milliseconds(datetime(1990, 1, 1, 0, 0, 0, 1999, tzinfo=UTC))
+    631152000001
+    """
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def add_to_history(history: History, item_id: str, interaction: Interaction, length: int) -> None:

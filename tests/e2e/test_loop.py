@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = ("redis", "land", "ingest", "nearline", "train", "serve")
-USERS, ITEMS, ACTS = 400, 300, 40_000
+USERS, ITEMS, ACTS = 600, 400, 60_000
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,7 @@ def test_the_loop_holds_on_redis_streams_and_sqlite_whatever_process_is_killed(m
     """Each process is killed once while events come in; no acknowledged event is lost or landed twice."""
     demo = start_demo(movielens, tmp_path / "demo", {})
     killed = kill_each(demo.pid, PROCESSES, tmp_path / "demo")
+    assert not (tmp_path / "demo" / "registry.db").exists(), "the traffic was over before the last kill"
     summary = finish(demo, tmp_path / "demo")
     assert killed == set(PROCESSES)
     assert summary["events_accepted"] + summary["events_refused"] == ACTS + 40
@@ -85,7 +86,7 @@ def kill_each(pid: int, names: tuple[str, ...], folder: Path) -> set[str]:
                 process.kill()
                 killed.add(name)
                 break
-        time.sleep(0.7)
+        time.sleep(0.5)
     return killed
 
 
@@ -101,7 +102,7 @@ def is_named(process: psutil.Process, name: str) -> bool:
 def wait_for_traffic(folder: Path) -> None:
     """Until events come in: until the lake has its first rows."""
     deadline = time.monotonic() + 90
-    while not list(folder.glob("lake/events/_delta_log/*1.json")):
+    while not list(folder.glob("lake/events/day=*/*.parquet")):
         assert time.monotonic() < deadline, (folder.parent / "demo.out").read_text()
         time.sleep(0.1)
 

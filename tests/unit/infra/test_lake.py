@@ -264,6 +264,16 @@ def test_a_lake_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         Lake(str(tmp_path / "lake")).append(EVENTS, events([0]), {0: Span(0, 1)})
 
 
+def test_a_delete_that_fails_names_nobody(lake: Lake, tmp_path: Path) -> None:
+    lake.append(EVENTS, events([0], user="canary"), {0: Span(0, 1)})
+    for file in tmp_path.rglob("*.parquet"):
+        file.unlink()
+    with pytest.raises(LakeUnavailable) as raised:
+        lake.forget(EVENTS, {"canary": 2})
+    assert "canary" not in str(raised.value)
+    assert raised.value.__cause__ is None
+
+
 def test_an_address_that_is_no_folder_is_refused() -> None:
     with pytest.raises(LakeError, match="folder"):
         Lake("s3://bucket/lake")

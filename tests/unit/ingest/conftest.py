@@ -114,8 +114,8 @@ def serving_fixture() -> Any:
     return serving
 
 
-@pytest.fixture(name="Ingest")
-def ingest_class() -> type[Ingest]:
+@pytest.fixture
+def new_ingest() -> type[Ingest]:
     """`Ingest`, for tests that build their own."""
     return Ingest
 

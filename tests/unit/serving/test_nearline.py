@@ -390,6 +390,19 @@ def test_a_watermark_ahead_of_the_group_skips_nothing(
     assert platform.history("ann") == ["m0"]
 
 
+def test_a_version_that_has_seen_more_than_the_group_makes_it_skip_nothing(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish
+) -> None:
+    """A version becomes current whose watermark is ahead of a worker at work: it reads on where it stands."""
+    publish(platform.store, 1, make_bundle())
+    platform.consents("ann", 1)
+    platform.work()
+    platform.append(_play("ann", "m0"))
+    publish(platform.store, 2, make_bundle(watermark={p: end + 5 for p, end in platform.log.end_offsets().items()}))
+    platform.work()
+    assert (platform.history("ann"), platform.live(2, "ann")) == (["m0"], [2, 4, 6])
+
+
 def test_a_broken_bundle_leaves_the_old_version_at_work(
     platform: Platform, make_bundle: MakeBundle, publish: Publish
 ) -> None:

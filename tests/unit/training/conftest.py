@@ -103,8 +103,8 @@ def land(lake: Lake) -> Callable[[pl.DataFrame], None]:
 def grant(store: OnlineStore) -> Grant:
     """Writes consents into the projection: `grant(people)` allows, `grant(people, revoked=5)` withdraws."""
 
-    def write(people: Iterable[str], granted: int = 1, revoked: int = 0) -> None:
-        consent = Consent(granted, revoked, frozenset({PERSONALIZATION}))
+    def write(people: Iterable[str], granted: int = 1, revoked: int = 0, purpose: str = PERSONALIZATION) -> None:
+        consent = Consent(granted, revoked, frozenset({purpose}))
         for person in people:
             store.set(consent_key(subject(person, SECRET)), consent.encode())
         store.set(CONSENT_HEAD, max(granted, revoked))

@@ -1,12 +1,14 @@
 """Figures that were worked out by hand, and the promise that lists are judged as they are served."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
 from scipy import sparse
 
+from training.algorithms.popularity import Popularity
 from training.bundle import Indices, Scores
 from training.evaluation import coverage, evaluate, evaluate_popularity, fit, hit_matrix, judge, ndcg, novelty, recall
 from training.interactions import Catalogue, IdMap, Interactions, read_catalogue, read_events
@@ -118,6 +120,15 @@ def test_popularity_is_counted_before_the_cut_and_judged_the_same_way(split: Spl
     q = (1 + 1 / np.log2(5)) / (1 + 1 / LOG2_3)
     assert fresh.ndcg_at_10 == pytest.approx((1 + q) / 2)
     assert fresh.recall_at_20 == 1
+
+
+def test_a_model_is_fitted_on_positives_from_before_the_cut(split: Split) -> None:
+    """Items that were seen but speak for nothing are in the histories, and in nothing that is learnt from."""
+    train = split.train
+    disliked = train.rows.with_columns(weight=pl.when(pl.col("user_index") == 3).then(0.0).otherwise(pl.col("weight")))
+    sour = replace(split, train=Interactions(train.users, train.catalogue, disliked))
+    assert sour.train.user_items.nnz == 4
+    assert fit(Popularity(), sour).arrays()["popularity"].tolist() == [3, 0, 0, 0, 0]
 
 
 def test_figures_have_names(split: Split) -> None:

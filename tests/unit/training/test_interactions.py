@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from infra.lake import EVENTS, ITEMS, TABLES
 from ingest.events import PERSONALIZATION, Consent
-from training.bundle import History, Interaction, add_to_history
+from training.bundle import History, Interaction, add_to_history, milliseconds
 from training.interactions import (
     Catalogue,
     Column,
@@ -193,10 +194,20 @@ def test_histories_are_those_that_nearline_folds(
     rows = event_rows(acts)
     folded: dict[str, History] = {}
     for event in rows.iter_rows(named=True):
-        at_ms = int(event["occurred_at"].timestamp() * 1000)
         history = folded.setdefault(event["user_id"], {})
-        add_to_history(history, event["item_id"], Interaction(at_ms, WEIGHTS[event["type"]]), length)
+        add_to_history(
+            history, event["item_id"], Interaction(milliseconds(event["occurred_at"]), WEIGHTS[event["type"]]), length
+        )
     assert as_histories(interactions_of(rows, length)) == folded
+
+
+@given(moment=st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)))
+def test_the_lake_is_read_with_the_milliseconds_that_nearline_counts(event_rows: Rows, moment: datetime) -> None:
+    moment = moment.replace(tzinfo=UTC)
+    rows = event_rows([("u1", "m1", 0)]).with_columns(
+        pl.lit(moment).cast(TABLES[EVENTS]["occurred_at"]).alias("occurred_at")
+    )
+    assert read(rows).rows[Column.AT_MS].to_list() == [milliseconds(moment)]
 
 
 def test_an_empty_reading_makes_no_histories(event_rows: Rows) -> None:

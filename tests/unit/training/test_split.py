@@ -55,7 +55,7 @@ def test_weights_come_along_and_disliked_items_stay_as_explicit_zeros(one_person
 
 def test_what_is_held_out_is_in_no_history_of_the_person(event_rows: Rows) -> None:
     """Neither because it was known before the cut, nor because two events about it fall on both sides of the half."""
-    known = [("me", "m1", 10), ("me", "m1", 101)]
+    known = [("me", "m1", 10), ("me", "m1", 120)]
     twice = [("me", "n1", 100), ("me", "n1", 109, "thumbs_up"), ("me", "n2", 105), ("me", "n3", 106)]
     found = split(event_rows([*BACKGROUND, *known, *twice]))
     assert found.fresh.multiply(found.held_out).nnz == 0

@@ -136,8 +136,9 @@ def test_people_and_items_without_interactions_do_no_harm(setting: str) -> None:
 
 
 @every_algorithm
-def test_two_people_and_two_items_are_enough_to_fit(setting: str) -> None:
-    algorithm = fitted(setting, sparse.csr_matrix(np.array([[1, 1], [0, 1]], np.float32)))
+@pytest.mark.parametrize("rows", [[[1, 1], [0, 1]], [[1, 0], [0, 1]], [[1, 1], [1, 1]]])
+def test_two_people_and_two_items_are_enough_to_fit(setting: str, rows: list[list[int]]) -> None:
+    algorithm = fitted(setting, sparse.csr_matrix(np.array(rows, np.float32)))
     assert all(np.isfinite(array).all() for array in algorithm.arrays().values())
 
 
