@@ -48,7 +48,7 @@ def seal_with(secret: str) -> Seal:
     """The chaining rule: a receipt's hash is HMAC-SHA256 of the previous hash and the receipt in canonical JSON."""
 
     def seal(receipt: Receipt) -> str:
-        fields = receipt._replace(hash="")._asdict()
+        fields = {name: value for name, value in receipt._asdict().items() if name not in ("previous", "hash")}
         canonical = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z)
         return hmac.new(secret.encode(), receipt.previous.encode() + canonical, hashlib.sha256).hexdigest()
 

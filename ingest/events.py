@@ -123,6 +123,22 @@ Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_BYTES), AfterValidator
 """An opaque string of 1 to 128 bytes in UTF-8, printable."""
 
 
+def _storable(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except (OverflowError, ValueError):
+        raise ValueError("out of range") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_storable)]
+"""A time with its zone, within the years 1 to 9999 in UTC too."""
+
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+ReceiptNumber = Annotated[int, Field(gt=0, lt=2**63)]
+"""Number of a receipt in the consent ledger."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -142,8 +158,9 @@ class AcceptedEvent(Event):
     """An event as it stands in the log: with the receipt it was accepted under and the time of that."""
 
     kind: Literal["event"] = "event"
-    receipt: PositiveInt
-    accepted_at: AwareDatetime
+    occurred_at: Moment
+    receipt: ReceiptNumber
+    accepted_at: Moment
 
 
 class ConsentMark(_Strict):
@@ -151,7 +168,7 @@ class ConsentMark(_Strict):
 
     kind: Literal["consent"] = "consent"
     user_id: Id
-    receipt: PositiveInt
+    receipt: ReceiptNumber
     purposes: tuple[str, ...]
     at: AwareDatetime
 
@@ -161,7 +178,7 @@ class ErasureMark(_Strict):
 
     kind: Literal["erasure"] = "erasure"
     user_id: Id
-    receipt: PositiveInt
+    receipt: ReceiptNumber
     erasure_id: Id
     at: AwareDatetime
 
@@ -171,7 +188,7 @@ class Item(_Strict):
 
     kind: Literal["item"] = "item"
     item_id: Id
-    attributes: dict[str, str | int | float | list[str]] = Field(default_factory=dict, max_length=64)
+    attributes: dict[str, str | Whole | Finite | list[str]] = Field(default_factory=dict, max_length=64)
     hidden: bool = False
 
 

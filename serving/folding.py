@@ -27,7 +27,7 @@ from ingest.events import (
 from serving.histories import Histories
 from serving.metrics import NearlineMetrics
 from serving.versions import Published
-from training.bundle import HIDDEN, History, Interaction, add_to_history
+from training.bundle import HIDDEN, History, Interaction, add_to_history, milliseconds
 
 
 class Met(NamedTuple):
@@ -132,7 +132,7 @@ class Folding:
     def _fold(self, events: Sequence[AcceptedEvent], published: Published | None) -> None:
         histories = self._histories.read(list(dict.fromkeys(event.user_id for event in events)))
         for event in events:
-            seen = Interaction(int(event.occurred_at.timestamp() * 1000), self._weights[event.type])
+            seen = Interaction(milliseconds(event.occurred_at), self._weights[event.type])
             add_to_history(histories[event.user_id], event.item_id, seen, self._history_length)
         if histories:
             self._histories.write(histories)

@@ -8,7 +8,7 @@ from ingest.events import now
 from serving.catalogue import Catalogue
 from serving.fallback import Tier
 from serving.messages import Session, SessionAct
-from training.bundle import History, Interaction, add_to_history
+from training.bundle import History, Interaction, add_to_history, milliseconds
 
 UNNAMED_WEIGHT = 1.0
 """What an act weighs whose type the caller leaves out."""
@@ -56,4 +56,4 @@ def history_of(session: Session, weights: Mapping[str, float], types: Collection
 
 
 def _interaction(act: SessionAct, asked_at: datetime, weight: float) -> Interaction:
-    return Interaction(int((act.occurred_at or asked_at).timestamp() * 1000), weight)
+    return Interaction(milliseconds(act.occurred_at or asked_at), weight)

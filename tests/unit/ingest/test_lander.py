@@ -258,6 +258,27 @@ def test_what_is_no_record_of_ours_becomes_a_dead_letter(world: World) -> None:
     assert world.metric("marquee_landed_rows_total", table="dead_letters") == 3
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"receipt":1', b'"receipt":9223372036854775808'),
+        (b'"occurred_at":"2026-03-01T12:00:00Z"', b'"occurred_at":"9999-12-31T23:59:59-23:00"'),
+        (b'"accepted_at":"2026-03-01T12:00:00Z"', b'"accepted_at":"0001-01-01T00:00:00+23:00"'),
+        (b'"item_id":"m1"', b'"item_id":"\\ud800"'),
+    ],
+)
+def test_what_the_lake_cannot_store_stops_nobody_else(world: World, old: bytes, new: bytes) -> None:
+    world.allow("u1")
+    assert old in encode(event(1))
+    world.log.append([(b"u1", encode(event(1)).replace(old, new))])
+    world.send(event(2), Item(item_id="m1", attributes={"year": 2**63 - 1, "score": 1e300}))
+    world.log.append([(b"m2", b'{"kind":"item","item_id":"m2","attributes":{"x":NaN}}')])
+    world.land()
+    assert world.landed() == ["e0002"]
+    assert world.landed(ITEMS, "item_id") == ["m1"]
+    assert len(world.landed(DEAD_LETTERS, "reason")) == 2
+
+
 def test_an_event_of_a_type_the_domain_does_not_know_lands(world: World) -> None:
     world.allow("u1")
     world.send(event(1).model_copy(update={"type": "danced"}))
