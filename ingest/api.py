@@ -9,11 +9,21 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from infra.database import LedgerUnavailable
 from infra.event_log.port import EventLogUnavailable
-from infra.http import Problem, add_schemas, body_of, documented, install_problem_handlers, read_json, require_key
+from infra.http import (
+    Problem,
+    SlashesInIds,
+    add_schemas,
+    body_of,
+    documented,
+    install_problem_handlers,
+    path_id,
+    read_json,
+    require_key,
+)
 from infra.telemetry import render_metrics
 from ingest.collector import Collector, Verdict
 from ingest.consent import Consents
@@ -61,7 +71,9 @@ OUTAGES: dict[type[Exception], tuple[str, str]] = {
     ConsentUnavailable: ("consent_unavailable", "Nobody can tell now what people allow, so nothing is taken."),
 }
 
-UserId = Annotated[Id, Path(description="The person, as the events carry it.", examples=["u-42"])]
+UserId = Annotated[
+    Id, BeforeValidator(path_id), Path(description="The person, as the events carry it.", examples=["u-42"])
+]
 PolicyVersion = Annotated[Id, Query(description="Of the text that the person was shown.")]
 Source = Annotated[Id, Query(description="Where the person said so.", examples=["settings page"])]
 
@@ -97,6 +109,7 @@ def create_app(
     app.state.services = Services(collector, consents, registry, ready, CapacityLimiter(BATCHES_AT_ONCE))
     app.include_router(v1, dependencies=[Depends(require_key(api_key))])
     app.include_router(operation)
+    app.add_middleware(SlashesInIds)
     install_problem_handlers(app)
     add_schemas(app, EventBatch, ItemBatch, ConsentRequest)
     for outage, (code, detail) in OUTAGES.items():

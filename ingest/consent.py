@@ -200,6 +200,10 @@ class Consents:
             raise LedgerBroken(f"the ledger ends at receipt {number}, but its head says {head.number}")
         return number
 
+    def close(self) -> None:
+        """Finish what is under way, and take no more."""
+        self._commit.close()
+
     def _statement(
         self, user_id: str, actions: Sequence[tuple[str, tuple[str, ...]]], policy_version: str, source: str
     ) -> _Statement:

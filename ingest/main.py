@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from typing import Any, NamedTuple
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -51,6 +51,7 @@ def serve_ingest() -> None:
     finally:
         stop.set()
         keeper.join()
+        consents.close()
         parts.close()
 
 
@@ -84,8 +85,8 @@ def erase(user_id: str) -> int:
     except HTTPError as error:
         typer.echo(f"The ingest API answered {error.code}: {error.read().decode()}", err=True)
         return 1
-    except URLError as error:
-        typer.echo(f"The ingest API does not answer at {base}: {error.reason}. Is `marquee up` running?", err=True)
+    except OSError as error:
+        typer.echo(f"The ingest API does not answer at {base}: {error}. Is `marquee up` running?", err=True)
         return 1
     typer.echo(json.dumps(state, indent=2))
     return 0 if state["status"] == "complete" else 1

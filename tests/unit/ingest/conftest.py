@@ -69,6 +69,7 @@ class Ingest:
 
     def close(self) -> None:
         """Give back connections."""
+        self.consents.close()
         self.log.close()
         self.store.close()
         self.ledger.close()

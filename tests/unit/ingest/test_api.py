@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import orjson
@@ -230,7 +231,7 @@ def test_a_consent_body_is_capped_too(client: httpx.Client) -> None:
     assert_problem(client.put(f"{USER}/consent", content=b"{"), 400, "malformed_json")
 
 
-@pytest.mark.parametrize("user_id", ["x" * 129, "%C3%A9" * 65, "a%00", "a%0Ab", "%FF" * 50])
+@pytest.mark.parametrize("user_id", ["x" * 129, "%C3%A9" * 65, "a%00", "a%0Ab", "a%1Fb", "a%1F%2Fb", "%FF" * 50])
 @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
 def test_a_user_id_has_to_be_one(client: httpx.Client, user_id: str, method: str) -> None:
     body = {"json": {"purposes": ["personalization"]}} if method == "PUT" else {}
@@ -239,11 +240,14 @@ def test_a_user_id_has_to_be_one(client: httpx.Client, user_id: str, method: str
 
 
 def test_the_id_of_a_path_is_the_id_of_an_event(client: httpx.Client, ingest: Any, event: MakeEvent) -> None:
-    """Escaped as it has to be in a path: a space, a percent sign, letters of other alphabets."""
-    for name, escaped in (("a b", "a%20b"), ("100%", "100%25"), ("жанна", "%D0%B6%D0%B0%D0%BD%D0%BD%D0%B0")):
+    """Escaped as it has to be in a path, whatever it consists of."""
+    names = ["a b", "100%", "жанна", "a/b", "/", "%2F", "a/consent", "?#&+", "u1/../u2", "é/%2f"]
+    for name in names:
+        escaped = quote(name, safe="")
         assert client.put(f"/v1/users/{escaped}/consent", json={"purposes": ["personalization"]}).status_code == 200
         assert client.post("/v1/events", json={"events": [event(user_id=name)]}).status_code == 202
-    assert len(events_logged(ingest)) == 3
+        assert client.delete(f"/v1/users/{escaped}").status_code == 202
+    assert len(events_logged(ingest)) == len(names)
 
 
 # --- erasures --------------------------------------------------------------------------------------------------------

@@ -59,8 +59,6 @@ INVALID: list[tuple[str, dict[str, Any]]] = [
     ("an unknown field", {"receipt": 1}),
     ("no time zone", {"occurred_at": "2024-03-01T20:00:00"}),
     ("no time", {"occurred_at": "yesterday"}),
-    ("a year before the first", {"occurred_at": "0001-01-01T00:00:00+05:00"}),
-    ("a year after the last", {"occurred_at": "9999-12-31T23:59:59-05:00"}),
     ("a long recommendation id", {"recommendation_id": "r" * 257}),
 ]
 
@@ -90,10 +88,10 @@ def test_an_unknown_type_is_told_which_are_known(ingest: Any, event: MakeEvent) 
 @pytest.mark.parametrize(
     ("occurred_at", "code"),
     [
-        ("0001-01-02T00:00:00Z", "too_old"),
+        ("0001-01-01T00:00:00+05:00", "too_old"),
         ("1989-12-31T23:59:59.999Z", "too_old"),
         ("1990-01-01T00:00:00Z", "accepted"),
-        ("9999-12-30T23:59:59Z", "in_the_future"),
+        ("9999-12-31T23:59:59-05:00", "in_the_future"),
         (timedelta(seconds=310), "in_the_future"),
         (timedelta(seconds=200), "accepted"),
     ],

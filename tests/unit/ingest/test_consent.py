@@ -318,3 +318,13 @@ def test_a_chain_sealed_with_another_secret_is_not_ours(ingest: Any, chain: sql.
     forger.grant("u9", [PERSONALIZATION], "1", "test")
     with pytest.raises(LedgerBroken, match="receipt 6"):
         ingest.consents.verify()
+
+
+def test_a_receipt_of_another_history_does_not_fit(ingest: Any, chain: sql.Engine) -> None:
+    """A genuine receipt with the right number, say from a backup, its neighbour's `previous` adjusted to it."""
+    other = ingest.consents._seal(next(ingest.ledger.receipts_after(1))._replace(source="elsewhere"))
+    with chain.begin() as connection:
+        connection.execute(sql.update(RECEIPTS).where(RECEIPTS.c.number == 2).values(source="elsewhere", hash=other))
+        connection.execute(sql.update(RECEIPTS).where(RECEIPTS.c.number == 3).values(previous=other))
+    with pytest.raises(LedgerBroken, match="receipt 3"):
+        ingest.consents.verify()
