@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sql
 
-from infra.schema import ERASURES, HEAD, RECEIPTS, STEPS, TABLES, engine
+from infra.database_tables import ERASURES, HEAD, RECEIPTS, STEPS, TABLES, engine
 
 PAGE = 1000
 CREATE_LOCK = 0x6D6171

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sql
 
 from infra.database import Entry, Ledger, LedgerUnavailable, Receipt, Step
-from infra.schema import engine as make_engine
+from infra.database_tables import engine as make_engine
 from ingest.consent import seal_with
 
 AT = datetime(2026, 3, 1, 20, 15, 0, 123000, tzinfo=UTC)

@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sql
 
 from infra.database import LedgerUnavailable
+from infra.database_tables import RECEIPTS
 from infra.event_log.port import EventLogUnavailable
 from infra.online_store import OnlineStore
-from infra.schema import RECEIPTS
 from ingest.consent import Consents, LedgerBroken, Passage
 from ingest.events import PERSONALIZATION, Consent, ConsentMark, ConsentUnavailable, ErasureMark, is_mark, subject
 
