@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import structlog
+from redis.exceptions import ResponseError
 from redis.typing import EncodableT
 
 from infra.event_log import redis_scripts
@@ -268,10 +269,21 @@ def _rewrite_file(store: OnlineStore) -> None:
         state = _persistence(store)
         return not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
 
+    def begun() -> bool:
+        """A rewrite that began before may have missed what was just forgotten: ours has to begin after it."""
+        if not idle():
+            return False
+        try:
+            store.bgrewriteaof()
+        except ResponseError as error:
+            if "in progress" not in str(error):
+                raise
+            return False
+        return True
+
     if not _persistence(store)["aof_enabled"]:
         return
-    _until(idle, "the append-only file is being written anew")
-    store.bgrewriteaof()
+    _until(begun, "the append-only file is being written anew")
     _until(idle, "the append-only file is being written anew")
     if _persistence(store)["aof_last_bgrewrite_status"] != "ok":
         raise EventLogUnavailable("the append-only file could not be written anew: see Redis's own log, then try again")
