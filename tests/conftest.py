@@ -233,6 +233,19 @@ def _start_postgres(wheel: Path, folder: Path) -> Callable[[], None]:
     return lambda: run("pg_ctl", "-w", "-m", "fast", "stop")
 
 
+# --- curl ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def curl() -> str:
+    """The program that `marquee up` gives lines for."""
+    found = shutil.which("curl")
+    if found is None:
+        unavailable("curl", "not on PATH")
+    SEEN["curl"] = "the real one"
+    return found
+
+
 # --- what was there --------------------------------------------------------------------------------------------------
 
 
