@@ -11,7 +11,6 @@ from typing import NamedTuple
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 10.0
 HEALTHY_SECONDS = 10.0
-STOP_SECONDS = 10.0
 LONGEST_LINE_BYTES = 1 << 20
 PR_SET_PDEATHSIG = 1
 
@@ -31,11 +30,13 @@ class Supervisor:
         stores: started first and stopped last, one after another, since the others need them.
         programs: started and stopped together.
         write: takes a program's name and a line that it printed, or that is said about it.
+        stop_seconds: how long a program may take to stop before it is killed.
     """
 
     stores: Sequence[Program]
     programs: Sequence[Program]
     write: Callable[[str, str], None]
+    stop_seconds: float = 10.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Start everything, restart what dies, and, once `stop` is set, end it in order. Nothing is left running."""
@@ -76,9 +77,9 @@ class Supervisor:
         stopped.cancel()
         if not ended.done():
             process.terminate()
-            await asyncio.wait({ended}, timeout=STOP_SECONDS)
+            await asyncio.wait({ended}, timeout=self.stop_seconds)
         if not ended.done():
-            self.write(program.name, f"did not stop within {STOP_SECONDS:.0f} s; killed")
+            self.write(program.name, f"did not stop within {self.stop_seconds:g} s; killed")
             process.kill()
         code = await ended
         await reading
