@@ -1,5 +1,6 @@
 """The model registry on MLflow: runs with their figures, versions with their bytes, and one alias, `champion`."""
 
+import logging
 import os
 import tempfile
 import warnings
@@ -170,6 +171,7 @@ def _open(uri: str, artifacts: Path, model: str) -> tuple[Any, str]:
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # MLflow sets its own level when it is imported.
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     place = None if uri.startswith(("http://", "https://")) else artifacts.absolute().as_uri()
     found = client.get_experiment_by_name(model)

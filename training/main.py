@@ -33,7 +33,8 @@ from training.schedule import Due, Schedule
 from training.snapshot import read_lake
 
 OK, FAILED, REFUSED = 0, 1, 3
-COLUMNS = ("version", "registered", "algorithm", "nDCG@10", "popularity", "gate", "")
+COLUMNS = ("version", "registered", "algorithm", "nDCG@10", "recall@20", "stale nDCG", "popular nDCG", "gate", "")
+FIGURES = ("ndcg_at_10", "recall_at_20", "stale_ndcg_at_10", "popularity_ndcg_at_10")
 PATIENT_SECONDS = 30.0
 """Time-out of the online store: bundles are large."""
 
@@ -248,8 +249,7 @@ def _table(found: Status) -> Table:
             str(one.version),
             f"{one.registered_at:%Y-%m-%d %H:%M}",
             one.tags.get("algorithm", ""),
-            f"{one.metrics.get('ndcg_at_10', 0):.4f}",
-            f"{one.metrics.get('popularity_ndcg_at_10', 0):.4f}",
+            *(f"{one.metrics.get(name, 0):.4f}" for name in FIGURES),
             one.tags.get("verdict", ""),
             ", ".join(
                 word for word, holds in (("served", one.version == found.served), ("champion", one.champion)) if holds
