@@ -129,7 +129,7 @@ class Demo:
         self._show_viewer(viewers[0], cast.dataset, first)
 
     async def _watch_more(self, cast: Cast) -> None:
-        self._say("3. Some viewers play the first title of their list: it changes without retraining")
+        self._say("3. Viewers play the first title of their list: it changes without retraining")
         viewers = self._returning(cast)
         seconds: list[float] = []
         with bars_on(self.console) as progress:
@@ -261,7 +261,8 @@ class Demo:
         """Type a `marquee` command, as an operator would."""
         self.console.print(f"   $ marquee {' '.join(words)}")
         command = [sys.executable, "-m", "marquee", *words]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        with self.console.status(f"   {' '.join(words)} ..."):
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
         _check(done.returncode == 0, f"it ended with {done.returncode}:\n{done.stderr}{done.stdout}")
 
     def _show_viewer(self, viewer: str, dataset: Dataset, answer: dict[str, Any]) -> None:
