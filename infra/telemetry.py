@@ -2,11 +2,13 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 
 import structlog
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
+    Gauge,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
@@ -48,6 +50,26 @@ def configure_logs(process: str, log_format: str = "") -> None:
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(process=process)
+
+
+class LogLag:
+    """The metric `marquee_log_lag`: records of the log that a group has not read yet, by partition of this process.
+
+    Args:
+        group: the consumer group.
+        registry: takes the metric.
+    """
+
+    def __init__(self, group: str, registry: CollectorRegistry) -> None:
+        text = "Records of the log that a group has not read yet."
+        self._lag = Gauge("marquee_log_lag", text, ["group", "partition"], registry=registry)
+        self._group = group
+
+    def show(self, lag: Mapping[int, int]) -> None:
+        """Show partition → records; what is no longer ours is no longer shown."""
+        self._lag.clear()
+        for partition, records in lag.items():
+            self._lag.labels(self._group, partition).set(records)
 
 
 def new_registry() -> CollectorRegistry:

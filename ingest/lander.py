@@ -12,11 +12,12 @@ from contextlib import contextmanager
 
 import polars as pl
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from infra.database import LedgerUnavailable
 from infra.event_log.port import EventLog, EventLogError, Position
 from infra.lake import DEAD_LETTERS, EVENTS, ITEMS, Lake, LakeConflict, LakeError, Span
+from infra.telemetry import LogLag
 from ingest.erasure import ErasureKeeper
 from ingest.events import ConsentMark, ConsentProjection, ConsentUnavailable, ErasureMark, ErasureStep, encode, key, now
 from ingest.landing import Batch, above, dead_letter_rows, event_rows, item_rows
@@ -44,7 +45,7 @@ class LanderMetrics:
         self.marks = Counter("marquee_marks", "Withdrawals and erasures obeyed.", ["kind"], registry=registry)
         self.forgotten = Counter("marquee_forgotten_rows", "Rows deleted for withdrawals, erasures.", registry=registry)
         self.erasures = Counter("marquee_erasures_completed", "Erasures completed.", registry=registry)
-        self.lag = Gauge("marquee_log_lag", "Records not yet read.", ["group", "partition"], registry=registry)
+        self.lag = LogLag(GROUP, registry)
         self.commit = Histogram("marquee_lake_commit_seconds", "Time to land one batch.", registry=registry)
         self.conflicts = Counter("marquee_lake_conflicts", "Batches another lander was faster with.", registry=registry)
         self.failures = Counter("marquee_lander_failures", "Batches put off.", ["cause"], registry=registry)
@@ -194,17 +195,12 @@ class Lander:
         self._commits += 1
         try:
             self._consumer.commit({partition: span.end for partition, span in batch.spans.items()})
-            self._show_lag()
+            self._metrics.lag.show(self._consumer.lag())
             if self._commits % COMMITS_PER_COMPACTION == 0:
                 self._lake.compact()
                 self._lake.purge()
         except (EventLogError, LakeError) as error:
             structlog.get_logger(__name__).info("after_commit_failed", error=str(error))
-
-    def _show_lag(self) -> None:
-        self._metrics.lag.clear()
-        for partition, records in self._consumer.lag().items():
-            self._metrics.lag.labels(GROUP, partition).set(records)
 
     def _keep(self) -> None:
         if time.monotonic() >= self._keep_at:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from infra.telemetry import LogLag
 from serving.fallback import Tier
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -83,9 +84,7 @@ class NearlineMetrics:
         self.undecodable = prometheus_client.Counter(
             "marquee_nearline_undecodable", "Records passed over; the lander keeps them.", registry=registry
         )
-        self.lag = prometheus_client.Gauge(
-            "marquee_nearline_lag", "Records of the log not yet met.", ["partition"], registry=registry
-        )
+        self.lag = LogLag("nearline", registry)
         self.freshness = prometheus_client.Histogram(
             "marquee_freshness_seconds",
             "From an event's acceptance to the list that knows of it.",

@@ -155,5 +155,4 @@ class Nearline:
     def _show_lag(self) -> None:
         if time.monotonic() >= self._lag_at:
             self._lag_at = time.monotonic() + LAG_SECONDS
-            for partition, records in self._consumer.lag().items():
-                self._metrics.lag.labels(partition).set(records)
+            self._metrics.lag.show(self._consumer.lag())

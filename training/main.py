@@ -33,7 +33,7 @@ from training.schedule import Due, Schedule
 from training.snapshot import read_lake
 
 OK, FAILED, REFUSED = 0, 1, 3
-COLUMNS = ("version", "registered", "algorithm", "nDCG@10", "recall@20", "stale nDCG", "popular nDCG", "gate", "")
+COLUMNS = ("version", "registered", "algorithm", "nDCG@10", "recall@20", "stale", "popular", "gate", "")
 FIGURES = ("ndcg_at_10", "recall_at_20", "stale_ndcg_at_10", "popularity_ndcg_at_10")
 PATIENT_SECONDS = 30.0
 """Time-out of the online store: bundles are large."""
@@ -180,7 +180,7 @@ def print_status() -> int:
         found = status()
     except FAILURES as error:
         return _failed("the status is not known", error)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(_table(found))
     if found.versions:
         console.print(f"gate on version {found.versions[0].version}: {found.versions[0].tags.get('reasons', '')}")
@@ -243,7 +243,7 @@ def _print_outcome(outcome: Outcome) -> None:
 
 
 def _table(found: Status) -> Table:
-    table = Table(*COLUMNS, box=None)
+    table = Table(*COLUMNS, box=None, caption="stale and popular: nDCG@10 with old histories, and of the popular list")
     for one in found.versions:
         table.add_row(
             str(one.version),

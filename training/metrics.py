@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from infra.telemetry import LogLag
 from training.job import Outcome
 
 
@@ -22,7 +23,7 @@ class TrainingMetrics:
         )
         self._version = Gauge("marquee_published_version", "Version that was last published.", registry=registry)
         self._users = Gauge("marquee_published_users", "People whose lists are published.", registry=registry)
-        self.lag = Gauge("marquee_trainer_lag", "Records of the log not looked at yet.", registry=registry)
+        self.lag = LogLag("trainer", registry)
         self.forgotten_lists = Counter(
             "marquee_forgotten_lists", "Lists removed because of a withdrawal or an erasure.", registry=registry
         )

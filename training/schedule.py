@@ -115,7 +115,7 @@ class Schedule:
             records = consumer.poll(POLL_SECONDS)
             self._handle(records)
             consumer.commit({record.partition: record.offset + 1 for record in records})
-            self._metrics.lag.set(sum(consumer.lag().values()))
+            self._metrics.lag.show(consumer.lag())
         except PartitionsLost:
             pass  # Their new owner handles them again, which does no harm.
         except (EventLogError, OnlineStoreError) as error:

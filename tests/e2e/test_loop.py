@@ -61,6 +61,7 @@ def test_the_loop_holds_on_kafka_redis_and_postgresql(
         "MARQUEE_TOPIC": f"e2e-{uuid4()}",
         "MARQUEE_REDIS": redis_url,
         "MARQUEE_DATABASE": postgres_url,
+        "MARQUEE_REGISTRY": postgres_url,
     }
     demo = start_demo(movielens, tmp_path / "demo", urls)
     check(finish(demo, tmp_path / "demo"))

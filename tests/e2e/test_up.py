@@ -106,9 +106,10 @@ def test_an_audience_comes_and_plays(platform: Platform) -> None:
 def test_every_process_shows_metrics_of_its_own(platform: Platform) -> None:
     assert 'marquee_events_total{verdict="accepted"}' in platform.metrics("INGEST")
     assert 'marquee_landed_rows_total{table="events"}' in platform.metrics("LANDER_METRICS")
-    assert "marquee_nearline_" in platform.metrics("NEARLINE_METRICS")
-    assert "marquee_train" in platform.metrics("TRAINER_METRICS")
-    assert "marquee_recommendation" in platform.metrics("SERVING")
+    assert 'marquee_log_lag{group="lander",partition="0"}' in platform.metrics("LANDER_METRICS")
+    assert 'marquee_log_lag{group="nearline",partition="0"}' in platform.metrics("NEARLINE_METRICS")
+    assert 'marquee_log_lag{group="trainer",partition="0"}' in platform.metrics("TRAINER_METRICS")
+    assert 'marquee_recommendations_total{tier="live"}' in platform.metrics("SERVING")
 
 
 def test_a_person_is_erased_by_command(platform: Platform) -> None:

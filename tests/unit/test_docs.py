@@ -55,5 +55,13 @@ def test_every_file_of_the_house_is_in_the_readme() -> None:
     assert {name for name in modules - {"__init__.py", "main.py"} if name not in README} == set()
 
 
+def test_the_lock_pins_by_hash_and_names_no_index() -> None:
+    """Whoever installs decides where from; what arrives is what was locked."""
+    lock = (ROOT / "requirements.lock").read_text()
+    pinned = re.findall(r"^[a-z0-9-]+==\S+(?: ; [^\\]+)? \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", lock, re.M)
+    assert "".join(pinned) == lock
+    assert "://" not in lock
+
+
 def _code(markdown: str) -> list[str]:
     return ["".join(parts) for parts in re.findall(r"```.*?\n(.*?)```|`([^`\n]+)`", markdown, re.S)]

@@ -205,9 +205,9 @@ def test_new_events_make_a_retraining_due_and_its_outcome_is_shown(
     values = {
         "marquee_published_users": 42,
         "marquee_published_version": 3,
-        "marquee_trainer_lag": 0,
     }
     assert {name: metrics.get_sample_value(name) for name in values} == values
+    assert metrics.get_sample_value("marquee_log_lag", {"group": "trainer", "partition": "0"}) == 0
     assert metrics.get_sample_value("marquee_holdout", {"metric": "ndcg_at_10"}) == 0.25
     assert metrics.get_sample_value("marquee_training_phase_seconds", {"phase": "fit"}) == 1.5
 
