@@ -235,7 +235,7 @@ class Bundle:
         return np.lexsort((np.arange(len(self.items.item_ids)), -self.items.popularity)).astype(np.int32)
 
     def recommend(self, histories: Sequence[History], k: int) -> tuple[Indices, Scores]:
-        """Ranked lists for histories, none of whose items is in them. A history that says nothing gets the popular.
+        """Ranked lists, none of whose items is in the history; popular items fill up what the model leaves empty.
 
         Args:
             histories: one a row. Items that the bundle does not know are passed over.
@@ -326,7 +326,7 @@ def recommend(model: Model, popular: Indices, user_items: sparse.csr_matrix, k: 
 
     Args:
         model: fitted.
-        popular: (items,) item indices, most popular first: for rows that say nothing.
+        popular: (items,) item indices, most popular first: they fill up what the model leaves empty.
         user_items: (rows, items) CSR; explicit zeros are items that were seen but speak for nothing.
         k: list length.
 
@@ -348,13 +348,19 @@ def recommend(model: Model, popular: Indices, user_items: sparse.csr_matrix, k: 
                 keep &= ~np.isin(candidates, _row(user_items, row))
             kept = np.flatnonzero(keep)[:k]
             indices[row, : len(kept)], scores[row, : len(kept)] = candidates[kept], values[kept]
-    for row in np.flatnonzero(~speaks):
-        seen = _row(user_items, row)
-        head = popular[: k + len(seen)]
-        candidates = head[~np.isin(head, seen)][:k]
-        indices[row, : len(candidates)] = candidates
-        scores[row, : len(candidates)] = 0.0
+    for row in np.flatnonzero((indices < 0).any(axis=1)):
+        _fill_up(indices[row], scores[row], popular, _row(user_items, row))
     return indices, scores
+
+
+def _fill_up(places: Indices, scores: Scores, popular: Indices, seen: Indices) -> None:
+    """Put popular items, neither seen nor there already, in place into what the model left empty; they score 0."""
+    there = int(np.count_nonzero(places >= 0))
+    taken = np.concatenate([seen, places[:there]])
+    head = popular[: len(places) + len(taken)]
+    filling = head[~np.isin(head, taken)][: len(places) - there]
+    places[there : there + len(filling)] = filling
+    scores[there : there + len(filling)] = 0.0
 
 
 def _row(user_items: sparse.csr_matrix, row: np.integer[Any]) -> Indices:

@@ -20,9 +20,11 @@ from training.bundle import (
     Bundle,
     BundleError,
     History,
+    Indices,
     Interaction,
     ItemTable,
     Manifest,
+    Scores,
     Snapshot,
     add_to_history,
     bundle_key,
@@ -160,6 +162,28 @@ def test_items_seen_with_weight_zero_are_left_out_though_the_model_never_hears_o
     seen = liked(1, 2) | {f"m{plain[0][0]:02}": Interaction(9, 0.0)}
     indices, _ = bundle.recommend([seen, liked(1, 2)], 3)
     assert indices.tolist() == [plain[0][1:4].tolist(), plain[0][:3].tolist()]
+
+
+def test_popular_items_fill_up_what_the_model_leaves_empty() -> None:
+    bundle = a_bundle()
+
+    class Brief:
+        """A model that knows two items."""
+
+        def recommend(self, user_items: sparse.csr_matrix, k: int) -> tuple[Indices, Scores]:
+            """The two, and no more."""
+            found = np.full((user_items.shape[0], k), -1, np.int32)
+            found[:, :2] = bundle.popular[[4, 1]]
+            return found, np.where(found >= 0, np.float32(0.5), np.float32(-np.inf))
+
+        def similar_items(self, item_index: int, k: int) -> tuple[Indices, Scores]:
+            """Never asked."""
+            raise AssertionError
+
+    held = liked(int(bundle.popular[0])) | {f"m{int(bundle.popular[2]):02}": Interaction(1, 0.0)}
+    indices, scores = recommend(Brief(), bundle.popular, bundle.rows([held]), 5)
+    assert indices.tolist() == [bundle.popular[[4, 1, 3, 5, 6]].tolist()]
+    assert scores.tolist() == [[0.5, 0.5, 0.0, 0.0, 0.0]]
 
 
 @pytest.mark.parametrize("kind", KINDS)
