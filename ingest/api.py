@@ -5,7 +5,7 @@ from typing import Annotated, Any, NamedTuple
 
 import orjson
 import structlog
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, fail_after, to_thread
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry
@@ -43,7 +43,9 @@ from ingest.messages import (
 MAX_BODY = 2 * 1024 * 1024
 MAX_CONSENT_BODY = 16 * 1024
 BATCHES_AT_ONCE = 64
-BATCHES_WAITING = 256
+WAIT_SECONDS = 0.3
+"""How long a batch may wait for its turn: with the log's own time-out, an outage is answered within about 2 s."""
+
 RETRY = {"Retry-After": "1"}
 
 DESCRIPTION = """
@@ -169,9 +171,12 @@ def _batch(body: Any, name: str) -> list[Any]:
 
 
 async def _work(services: Services, work: Callable[[list[Any]], list[Verdict]], batch: list[Any]) -> list[Verdict]:
-    if services.batches.statistics().tasks_waiting >= BATCHES_WAITING:
-        raise Problem(503, "overloaded", "Too many batches are waiting. Try again.", RETRY)
-    return await to_thread.run_sync(work, batch, limiter=services.batches)
+    try:
+        with fail_after(WAIT_SECONDS):
+            # Only the wait for a turn can time out: a thread that has begun is waited for.
+            return await to_thread.run_sync(work, batch, limiter=services.batches)
+    except TimeoutError:
+        raise Problem(503, "overloaded", "Too many batches are waiting. Try again.", RETRY) from None
 
 
 def _answer(message: dict[str, Any], none_accepted: str) -> Response:

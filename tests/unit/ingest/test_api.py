@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -415,11 +416,30 @@ def test_without_the_ledger_consent_cannot_be_changed_and_events_still_come_in(
     assert send(client, event)[0].status_code == 202
 
 
-def test_overload_is_answered_at_once(
+def test_who_waits_too_long_for_a_turn_is_told_to_come_back_and_who_has_one_is_served(
     client: httpx.Client, ingest: Any, event: MakeEvent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.api.BATCHES_WAITING", 0)
-    assert_problem(send(client, event)[0], 503, "overloaded")
+    """The first batch has the only turn until the second was refused, which is longer than anybody may wait."""
+    ingest.allow("u1")
+    refused = threading.Event()
+    append = ingest.log.append
+
+    def slow(records: Any) -> Any:
+        assert refused.wait(20)
+        return append(records)
+
+    monkeypatch.setattr(ingest.log, "append", slow)
+    batches = ingest.app.state.services.batches
+    batches.total_tokens = 1
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(lambda: send(client, event)[0])
+        while not batches.borrowed_tokens:
+            time.sleep(0.01)
+        second = send(client, event)[0]
+        refused.set()
+        assert first.result().status_code == 202
+    assert_problem(second, 503, "overloaded")
+    assert second.headers["Retry-After"] == "1"
 
 
 # --- no trace --------------------------------------------------------------------------------------------------------
