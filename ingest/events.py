@@ -40,7 +40,7 @@ from infra.online_store import OnlineStore, OnlineStoreError
 MAX_ID_BYTES = 128
 MAX_BATCH = 500
 PERSONALIZATION = "personalization"
-PURPOSES = (PERSONALIZATION, "analytics", "research")
+Purpose = Literal["personalization", "analytics", "research"]
 
 
 # --- the domain ------------------------------------------------------------------------------------------------------

@@ -8,9 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from infra.database import ErasureState, Receipt
 from ingest.collector import ACCEPTED, Verdict
-from ingest.events import MAX_BATCH, Consent, Event, Id, Item
-
-Purpose = Literal["personalization", "analytics", "research"]
+from ingest.events import MAX_BATCH, Consent, Event, Id, Item, Purpose
 
 EVENT_EXAMPLE: dict[str, JsonValue] = {
     "event_id": "01J9Z6Q7W3",

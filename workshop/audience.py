@@ -36,7 +36,6 @@ class Tally:
     accepted: int = 0
     refused_by_code: Counter[str] = field(default_factory=Counter)
     opted_in: set[str] = field(default_factory=set)
-    opted_out: set[str] = field(default_factory=set)
 
     @property
     def refused(self) -> int:
@@ -69,7 +68,6 @@ async def send(
         PlatformError: a call failed for good; what was sent before stays sent.
     """
     tally = Tally(opted_in={user for user in dataset.users if opts_in(user, share, seed)})
-    tally.opted_out = set(dataset.users) - tally.opted_in
     await _send_items(client, dataset, _Steps("items", len(dataset.items), progress))
     await _send_consents(client, sorted(tally.opted_in), _Steps("viewers opting in", len(tally.opted_in), progress))
     await _send_acts(client, dataset, tally, _Steps("events", len(dataset.acts), progress))

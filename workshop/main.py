@@ -47,7 +47,10 @@ def demo(data: Path | None, folder: Path) -> int:
         settings = _fresh_platform(folder)
         with _running(settings, folder / "platform.log"):
             summary = asyncio.run(_run(settings, dataset, console))
-    except (DemoError, DatasetError, PlatformError) as error:
+    except DatasetError as error:
+        console.print(f"[red]{escape(str(error))}[/red]")
+        return 1
+    except (DemoError, PlatformError) as error:
         console.print(f"\n[red]The demo did not hold: {escape(str(error))}[/red]\nLogs: {folder / 'platform.log'}")
         return 1
     summary.seconds_total = round(time.monotonic() - started, 1)
