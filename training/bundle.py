@@ -32,11 +32,13 @@ import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from scipy import sparse
 
+from training.recency import UNWEIGHTED, Histories, Recency
+
 CURRENT = "version:current"
 KEPT = "version:kept"
 HIDDEN = "hidden"
 LOCK = "training:lock"
-FORMAT = 1
+FORMAT = 2
 
 Indices = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]
@@ -165,6 +167,18 @@ class Model(Protocol):
         """The items most like this one, itself left out: indices and scores, both (k,) or shorter."""
         ...
 
+    def contributions(self, user_items: sparse.csr_matrix, item_index: int) -> Scores:
+        """What each item of one history adds to the score of an item: "because you watched …".
+
+        Args:
+            user_items: (1, items) history.
+            item_index: the item that is explained.
+
+        Returns:
+            (nnz,) float32, aligned with the history's values; all 0 where the model does not look at the history.
+        """
+        ...
+
 
 class Snapshot(BaseModel):
     """What a model was trained on.
@@ -192,6 +206,7 @@ class Manifest(BaseModel):
     format: int = FORMAT
     algorithm: str
     parameters: dict[str, Any]
+    recency: Recency = UNWEIGHTED
     domain: str
     history_length: int
     snapshot: Snapshot
@@ -243,22 +258,20 @@ class Bundle:
         Returns:
             item indices (rows, k), best first, padded with -1, and their scores (rows, k), padded with -inf.
         """
-        return recommend(self.model, self.popular, self.rows(histories), k)
+        return recommend(self.model, self.popular, self.rows(histories).weighted(self.manifest.recency), k)
 
-    def rows(self, histories: Sequence[History]) -> sparse.csr_matrix:
-        """Histories as (rows, items) CSR, float32, column indices sorted; seen items of weight 0 are explicit zeros."""
+    def rows(self, histories: Sequence[History]) -> Histories:
+        """Histories over the items of this bundle."""
         indptr: list[int] = [0]
-        indices: list[int] = []
-        data: list[float] = []
+        known: list[tuple[int, Interaction]] = []
         for history in histories:
-            known = sorted((self.item_index[i], seen.weight) for i, seen in history.items() if i in self.item_index)
-            indices.extend(column for column, _ in known)
-            data.extend(weight for _, weight in known)
-            indptr.append(len(indices))
+            known += sorted((self.item_index[i], seen) for i, seen in history.items() if i in self.item_index)
+            indptr.append(len(known))
+        indices = np.array([index for index, _ in known], np.int32)
+        weights = np.array([seen.weight for _, seen in known], np.float32)
         shape = (len(histories), len(self.items.item_ids))
-        return sparse.csr_matrix(
-            (np.array(data, np.float32), np.array(indices, np.int32), np.array(indptr, np.int32)), shape=shape
-        )
+        user_items = sparse.csr_matrix((weights, indices, np.array(indptr, np.int32)), shape=shape)
+        return Histories(user_items, np.array([seen.at_ms for _, seen in known], np.int64))
 
     def dump(self) -> bytes:
         """The bundle as a zip file of JSON and npy members: nothing in it is executed when it is read."""
@@ -276,8 +289,9 @@ class Bundle:
         return buffer.getvalue()
 
     def digest(self) -> str:
-        """SHA-256 of what the model does: algorithm, parameters, items and arrays; not of when or by which run."""
-        digest = sha256(orjson.dumps([self.manifest.algorithm, self.manifest.parameters], option=orjson.OPT_SORT_KEYS))
+        """SHA-256 of what the model does: recipe, items and arrays; not of when or by which run."""
+        recipe = [self.manifest.algorithm, self.manifest.parameters, self.manifest.recency.model_dump()]
+        digest = sha256(orjson.dumps(recipe, option=orjson.OPT_SORT_KEYS))
         digest.update(orjson.dumps(self.items.item_ids))
         for name in sorted(self.arrays):
             digest.update(name.encode() + _npy(self.arrays[name]))

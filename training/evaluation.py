@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from training.algorithms.base import Algorithm
-from training.algorithms.popularity import Popularity
-from training.bundle import Indices, Model, recommend
+from training.algorithms.base import AfterRound, Algorithm
+from training.bundle import Indices, Model, Scores, recommend
+from training.interactions import Interactions
+from training.recipe import Recipe
 from training.split import Split
 
 K = 10
@@ -17,72 +18,93 @@ BATCH = 1000
 
 
 @dataclass(frozen=True)
-class Quality:
-    """What one way of recommending is worth; means over the people judged.
+class Ranking:
+    """What one model recommends to the people of a hold-out, and which of it they took up.
 
     Attributes:
-        ndcg_at_10: 1 when the ten places begin with what was held out, less the lower it stands.
-        recall_at_20: share of the held-out items that are among the first twenty.
-        coverage_at_10: share of the catalogue that is in anybody's first ten.
-        novelty_at_10: mean surprise of the first ten, in bits: minus log2 of the share of people who have the item.
+        lists: (people, k) item indices, best first, padded with -1.
+        hits: (people, k) whether each place is one of the held-out items.
+        wanted: (people,) number of held-out items.
+        popularity: (items,) number of people who have the item, as training knew it.
+        trained: number of people that were trained on.
     """
 
-    ndcg_at_10: float
-    recall_at_20: float
-    coverage_at_10: float
-    novelty_at_10: float
+    lists: Indices
+    hits: npt.NDArray[np.bool_]
+    wanted: npt.NDArray[np.int64]
+    popularity: Scores
+    trained: int
 
-    def named(self, prefix: str) -> dict[str, float]:
-        """Its figures by name, for the registry and the metrics."""
-        return {f"{prefix}{name}": value for name, value in vars(self).items()}
+    def ndcg(self, k: int = K) -> npt.NDArray[np.float64]:
+        """(people,) nDCG@k: 1 when the places begin with what was held out, less the lower it stands."""
+        return ndcg(self.hits[:, :k], self.wanted)
+
+    def recall(self, k: int = RECALL_K) -> npt.NDArray[np.float64]:
+        """(people,) share of the held-out items that are among the first k."""
+        return recall(self.hits[:, :k], self.wanted)
+
+    def coverage(self, k: int = K) -> float:
+        """Share of the catalogue that is in anybody's first k."""
+        return coverage(self.lists[:, :k], len(self.popularity))
+
+    def novelty(self, k: int = K) -> float:
+        """Mean surprise of the first k, in bits: minus log2 of the share of people who have the item."""
+        return novelty(self.lists[:, :k], self.popularity, self.trained)
+
+    def figures(self, prefix: str = "") -> dict[str, float]:
+        """Means over the people by name, for the registry and the metrics."""
+        return {
+            f"{prefix}ndcg_at_10": float(self.ndcg().mean()),
+            f"{prefix}recall_at_20": float(self.recall().mean()),
+            f"{prefix}coverage_at_10": self.coverage(),
+            f"{prefix}novelty_at_10": self.novelty(),
+        }
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """One model on one split: with the histories training knew, and with the newest."""
 
-    stale: Quality
-    fresh: Quality
+    stale: Ranking
+    fresh: Ranking
 
 
-def evaluate(model: Model, split: Split) -> Evaluation:
-    """Judge a model that was fitted on `split.train` by both histories."""
-    return Evaluation(judge(model, split, split.stale), judge(model, split, split.fresh))
+def evaluate(recipe: Recipe, split: Split) -> Evaluation:
+    """Fit a recipe on what happened before the cut, and judge it by both histories."""
+    model = fit(recipe, split.train)
+    return Evaluation(*(rank(model, split, known.weighted(recipe.recency)) for known in (split.stale, split.fresh)))
 
 
-def evaluate_popularity(split: Split) -> Evaluation:
-    """Judge the same list for everybody: what is popular before the cut."""
-    return evaluate(fit(Popularity(), split), split)
+def fit(recipe: Recipe, train: Interactions, after_round: AfterRound | None = None) -> Algorithm:
+    """The recipe's algorithm, fitted on these interactions and nothing else.
 
-
-def fit(algorithm: Algorithm, split: Split) -> Algorithm:
-    """The algorithm, fitted on what happened before the cut and nothing else."""
-    algorithm.fit(split.train.positives)
+    Raises:
+        training.algorithms.base.CatalogueTooLarge: see there.
+    """
+    algorithm = recipe.make()
+    algorithm.fit(train.positives, train.ages, after_round)
     return algorithm
 
 
-def judge(model: Model, split: Split, histories: sparse.csr_matrix) -> Quality:
-    """Judge the lists that `model` makes of `histories`.
+def rank(model: Model, split: Split, histories: sparse.csr_matrix, k: int = RECALL_K) -> Ranking:
+    """Judge the lists that `model` makes of `histories`, by the function that makes the served ones.
 
     Args:
+        model: fitted on `split.train`.
+        split: whose hold-out is asked for.
         histories: (people, items) CSR, rows as in the split.
+        k: list length.
     """
     popularity = split.train.popularity
     popular = np.lexsort((np.arange(len(popularity)), -popularity)).astype(np.int32)
     lists = np.vstack(
         [
-            recommend(model, popular, histories[start : start + BATCH], RECALL_K)[0]
+            recommend(model, popular, histories[start : start + BATCH], k)[0]
             for start in range(0, histories.shape[0], BATCH)
         ]
     )
-    hits = hit_matrix(lists, split.held_out)
-    wanted = np.diff(split.held_out.indptr)
-    return Quality(
-        float(ndcg(hits[:, :K], wanted).mean()),
-        float(recall(hits, wanted).mean()),
-        coverage(lists[:, :K], len(popularity)),
-        novelty(lists[:, :K], popularity, len(split.train.users)),
-    )
+    wanted = np.diff(split.held_out.indptr).astype(np.int64)
+    return Ranking(lists, hit_matrix(lists, split.held_out), wanted, popularity, len(split.train.users))
 
 
 def hit_matrix(lists: Indices, held_out: sparse.csr_matrix) -> npt.NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from ingest.events import PERSONALIZATION, Consent
 from training.bundle import Scores
+from training.recency import Histories
 
 
 class Column:
@@ -105,6 +106,10 @@ class Events:
         """The ids of everybody in it, in canonical order."""
         return self.rows[Column.USER].unique().sort().to_list()
 
+    def before(self, at_ms: int) -> "Events":
+        """Those that happened before this moment."""
+        return replace(self, rows=self.rows.filter(pl.col(Column.AT_MS) < at_ms))
+
     def permitted(self, consents: Mapping[str, Consent]) -> "Events":
         """The events of people who allow personalization now, accepted after their last withdrawal."""
         revoked = {user: c.revoked for user, c in consents.items() if c.allows(PERSONALIZATION)}
@@ -131,9 +136,14 @@ class Interactions:
     rows: pl.DataFrame
 
     @cached_property
+    def histories(self) -> Histories:
+        """Everybody's, (users, items)."""
+        return as_histories(self.rows, len(self.users), len(self.catalogue.items))
+
+    @property
     def user_items(self) -> sparse.csr_matrix:
         """(users, items) CSR, float32; explicit zeros are items that were seen but speak for nothing."""
-        return as_csr(self.rows, len(self.users), len(self.catalogue.items))
+        return self.histories.user_items
 
     @cached_property
     def positives(self) -> sparse.csr_matrix:
@@ -141,6 +151,11 @@ class Interactions:
         positive = self.user_items.copy()
         positive.eliminate_zeros()
         return positive
+
+    @cached_property
+    def ages(self) -> npt.NDArray[np.float32]:
+        """Days before the newest interaction of all, aligned with the values of `positives`."""
+        return self.histories.ages()[self.user_items.data > 0]
 
     @cached_property
     def popularity(self) -> Scores:
@@ -242,9 +257,11 @@ def histories(events: pl.DataFrame, catalogue: Catalogue, length: int) -> Intera
     return Interactions(users, catalogue, rows)
 
 
-def as_csr(rows: pl.DataFrame, users: int, items: int) -> sparse.csr_matrix:
-    """(users, items) CSR, float32, of rows in canonical order with user_index, item_index and weight."""
-    counts = np.bincount(rows[Column.USER_INDEX].to_numpy(), minlength=users)
+def as_histories(rows: pl.DataFrame, users: int, items: int) -> Histories:
+    """Histories (users, items) of rows in canonical order with user_index, item_index, at_ms and weight."""
+    c = Column
+    counts = np.bincount(rows[c.USER_INDEX].to_numpy(), minlength=users)
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    indices = rows[Column.ITEM_INDEX].to_numpy().astype(np.int32)
-    return sparse.csr_matrix((rows[Column.WEIGHT].to_numpy().astype(np.float32), indices, indptr), shape=(users, items))
+    indices, weights = rows[c.ITEM_INDEX].to_numpy().astype(np.int32), rows[c.WEIGHT].to_numpy().astype(np.float32)
+    user_items = sparse.csr_matrix((weights, indices, indptr), shape=(users, items))
+    return Histories(user_items, rows[c.AT_MS].to_numpy())

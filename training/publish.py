@@ -23,6 +23,7 @@ from infra.online_store import OnlineStore
 from ingest.events import PERSONALIZATION, ConsentProjection
 from training.bundle import CURRENT, KEPT, Bundle, bundle_key, encode_list, list_key, live_key, recommend
 from training.interactions import Interactions
+from training.recency import Histories
 
 BATCH = 1000
 
@@ -82,14 +83,15 @@ class Publisher:
 
     def _write_lists(self, version: int, bundle: Bundle, interactions: Interactions) -> dict[str, int]:
         """user_id → oldest receipt of the history, for those who now have a list."""
-        user_items = over_items_of(bundle, interactions)
+        histories = over_items_of(bundle, interactions)
         written: dict[str, int] = {}
         for rows in _batches(len(interactions.users)):
             people = {interactions.users.ids[row]: int(interactions.oldest_receipts[row]) for row in rows}
             allowed = self._allowed(people)
             asked = np.array([row for row in rows if interactions.users.ids[row] in allowed], np.int64)
             if len(asked):
-                lists, _ = recommend(bundle.model, bundle.popular, user_items[asked], self._length)
+                user_items = histories[asked].weighted(bundle.manifest.recency)
+                lists, _ = recommend(bundle.model, bundle.popular, user_items, self._length)
                 self._write(version, list(allowed), lists)
                 written |= allowed
         return written
@@ -163,18 +165,17 @@ def forget_lists(store: OnlineStore, user_id: str) -> int:
     return store.unlink(*keys) if keys else 0
 
 
-def over_items_of(bundle: Bundle, interactions: Interactions) -> sparse.csr_matrix:
-    """(users, items of the bundle) CSR: the histories in the bundle's item indices, without items it does not know."""
+def over_items_of(bundle: Bundle, interactions: Interactions) -> Histories:
+    """(users, items of the bundle): the histories in the bundle's item indices, without items it does not know."""
     user_items = interactions.user_items
     columns = np.array([bundle.item_index.get(item, -1) for item in interactions.catalogue.items.ids], np.int32)
     rows = np.repeat(np.arange(user_items.shape[0]), np.diff(user_items.indptr))
     indices = columns[user_items.indices]
     known = indices >= 0
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows[known], minlength=user_items.shape[0]))])
-    return sparse.csr_matrix(
-        (user_items.data[known], indices[known], indptr.astype(np.int32)),
-        shape=(user_items.shape[0], len(bundle.items.item_ids)),
-    )
+    shape = (user_items.shape[0], len(bundle.items.item_ids))
+    over = sparse.csr_matrix((user_items.data[known], indices[known], indptr.astype(np.int32)), shape=shape)
+    return Histories(over, interactions.histories.at_ms[known])
 
 
 def _batches(people: int) -> Iterable[range]:

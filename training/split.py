@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from training.interactions import Catalogue, Column, Events, Interactions, as_csr, histories
+from training.interactions import Catalogue, Column, Events, Interactions, as_histories, histories
+from training.recency import Histories
 
 
 class NothingHeldOut(Exception):
@@ -25,15 +26,15 @@ class Split:
     Attributes:
         cut_ms: the moment of the cut, in milliseconds since 1970.
         train: histories of everybody from before the cut.
-        stale: (people, items) CSR: their histories as training knew them.
-        fresh: (people, items) CSR: with what arrived since.
+        stale: (people, items): their histories as training knew them.
+        fresh: (people, items): with what arrived since.
         held_out: (people, items) CSR: what they took up later and liked, none of it in `fresh`.
     """
 
     cut_ms: int
     train: Interactions
-    stale: sparse.csr_matrix
-    fresh: sparse.csr_matrix
+    stale: Histories
+    fresh: Histories
     held_out: sparse.csr_matrix
 
 
@@ -116,5 +117,6 @@ def _for_people(cut: int, train: Interactions, taken_up: pl.DataFrame, people: l
     newest = fresh.sort(c.USER_INDEX, c.AT_MS, c.WEIGHT, c.ITEM_INDEX).group_by(c.USER_INDEX).tail(length)
     liked = after.filter(pl.col("held_out") & (pl.col(c.WEIGHT) > 0)).select(columns)
     items = len(train.catalogue.items)
-    matrices = (as_csr(part.sort(c.USER_INDEX, c.ITEM_INDEX), len(people), items) for part in (stale, newest, liked))
-    return Split(cut, train, *matrices)
+    order = (c.USER_INDEX, c.ITEM_INDEX)
+    known, newer, wanted = (as_histories(part.sort(order), len(people), items) for part in (stale, newest, liked))
+    return Split(cut, train, known, newer, wanted.user_items)

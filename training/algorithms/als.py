@@ -8,7 +8,7 @@ import numpy.typing as npt
 from implicit.cpu.als import AlternatingLeastSquares
 from scipy import sparse
 
-from training.algorithms.base import Algorithm, most_similar, padded
+from training.algorithms.base import AfterRound, Algorithm, most_similar, padded
 from training.algorithms.blas import one_blas_thread
 from training.bundle import Indices, Scores
 
@@ -43,12 +43,28 @@ class ALS(Algorithm):
         }
         self._model = self._unfitted()
 
-    def fit(self, user_items: sparse.csr_matrix) -> None:
+    def fit(
+        self,
+        user_items: sparse.csr_matrix,
+        ages: npt.NDArray[np.float32] | None = None,
+        after_round: AfterRound | None = None,
+    ) -> None:
         """Learn the items' vectors. The people's are thrown away."""
         self._model = self._unfitted()
+
+        def callback(iteration: int, *_: Any) -> None:
+            if after_round is not None:
+                after_round(self, iteration + 1)
+
         with one_blas_thread():
-            self._model.fit(user_items, show_progress=False)
+            self._model.fit(user_items, show_progress=False, callback=callback)
         self._model.user_factors = None
+
+    def scores(self, user_items: sparse.csr_matrix) -> Scores:
+        """The items' vectors times the one that explains the row best."""
+        with one_blas_thread():
+            people = self._model.recalculate_user(np.arange(user_items.shape[0]), user_items)
+            return np.asarray(people @ self._model.item_factors.T)
 
     def recommend(self, user_items: sparse.csr_matrix, k: int) -> tuple[Indices, Scores]:
         """Items whose vectors point along the one that explains the row best."""
@@ -56,6 +72,10 @@ class ALS(Algorithm):
         with one_blas_thread():
             found, scores = self._model.recommend(np.arange(rows), user_items, N=min(k, items), recalculate_user=True)
         return padded(found, scores, k)
+
+    def contributions(self, user_items: sparse.csr_matrix, item_index: int) -> Scores:
+        """The explanation of Hu, Koren and Volinsky 2008, section 5."""
+        raise NotImplementedError
 
     def similar_items(self, item_index: int, k: int) -> tuple[Indices, Scores]:
         """Items by the cosine of their vectors."""

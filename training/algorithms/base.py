@@ -1,7 +1,7 @@
 """The one interface of every algorithm: fitted on `user_items`, it turns histories into ranked lists."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -10,8 +10,16 @@ from scipy import sparse
 
 from training.bundle import Indices, Scores
 
+CELLS = 16_000_000
+"""Scores that are held in memory at once: 64 MB."""
+AfterRound = Callable[["Algorithm", int], None]
+"""Called after each round of fitting with the algorithm as it is then and the number of rounds so far, from 1 on."""
 NOTHING = -np.finfo(np.float32).max
 """At or below this score there is no recommendation: `implicit` marks held items and padding with it."""
+
+
+class CatalogueTooLarge(ValueError):
+    """There are more items than the algorithm can be fitted on; the message names the limit and what to use instead."""
 
 
 class Algorithm(ABC):
@@ -21,18 +29,43 @@ class Algorithm(ABC):
     """
 
     name: ClassVar[str]
+    least: ClassVar[float] = -np.inf
+    """Items that score this or less are not recommended."""
 
     @abstractmethod
-    def fit(self, user_items: sparse.csr_matrix) -> None:
+    def fit(
+        self,
+        user_items: sparse.csr_matrix,
+        ages: npt.NDArray[np.float32] | None = None,
+        after_round: AfterRound | None = None,
+    ) -> None:
         """Learn from histories.
 
         Args:
             user_items: (users, items) CSR, float32, rows in canonical order; values are weights, all above 0.
+            ages: (nnz,) days before the newest interaction of all, aligned with the values; None: not known.
+            after_round: called by algorithms that fit in rounds; what it raises ends the fitting.
+
+        Raises:
+            CatalogueTooLarge: the algorithm is not made for so many items.
         """
 
     @abstractmethod
+    def scores(self, user_items: sparse.csr_matrix) -> Scores:
+        """(rows, items) float32: what each item is worth to each row, held items too; larger is better."""
+
     def recommend(self, user_items: sparse.csr_matrix, k: int) -> tuple[Indices, Scores]:
         """Best items of each row that the row does not hold: see `training.bundle.Model`."""
+        indices, scores = no_lists(user_items.shape[0], k)
+        step = max(1, CELLS // max(1, user_items.shape[1]))
+        for start in range(0, user_items.shape[0], step):
+            rows = slice(start, start + step)
+            indices[rows], scores[rows] = best(self.scores(user_items[rows]), user_items[rows], k, self.least)
+        return indices, scores
+
+    @abstractmethod
+    def contributions(self, user_items: sparse.csr_matrix, item_index: int) -> Scores:
+        """What each item of one history adds to the score of an item: see `training.bundle.Model`."""
 
     @abstractmethod
     def similar_items(self, item_index: int, k: int) -> tuple[Indices, Scores]:
@@ -56,6 +89,31 @@ class Algorithm(ABC):
 def no_lists(rows: int, k: int) -> tuple[Indices, Scores]:
     """Lists that are all padding, (rows, k), to be filled in."""
     return np.full((rows, k), -1, np.int32), np.full((rows, k), -np.inf, np.float32)
+
+
+def best(scores: Scores, held: sparse.csr_matrix, k: int, least: float = -np.inf) -> tuple[Indices, Scores]:
+    """Lists of length `k` from the scores of all items, which are overwritten.
+
+    Args:
+        scores: (rows, items).
+        held: (rows, items) CSR: what must not be listed.
+        k: list length.
+        least: items that score this or less are not listed.
+
+    Returns:
+        item indices (rows, k), best first, of two as good the lower index, padded with -1; their scores.
+    """
+    scores[np.repeat(np.arange(held.shape[0]), np.diff(held.indptr)), held.indices] = -np.inf
+    width = min(k, scores.shape[1])
+    # Sorted by index first, so that a stable sort by score puts the lower index before its equals.
+    found = np.sort(np.argpartition(-scores, width - 1, axis=1)[:, :width], axis=1)
+    values = np.take_along_axis(scores, found, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    found, values = np.take_along_axis(found, order, axis=1), np.take_along_axis(values, order, axis=1)
+    indices, listed = no_lists(len(scores), k)
+    real = values > least
+    indices[:, :width][real], listed[:, :width][real] = found[real], values[real]
+    return indices, listed
 
 
 def padded(found: Indices, found_scores: Scores, k: int) -> tuple[Indices, Scores]:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from implicit.nearest_neighbours import ItemItemRecommender, NearestNeighboursScorer, bm25_weight, tfidf_weight
 from scipy import sparse
 
-from training.algorithms.base import Algorithm, most_similar, no_lists
+from training.algorithms.base import AfterRound, Algorithm, most_similar, no_lists
 from training.bundle import Indices, Scores
 
 Weighting = Literal["cosine", "tfidf", "bm25"]
@@ -24,13 +24,19 @@ class ItemItem(Algorithm):
     """
 
     name = "item_item"
+    least = 0.0
 
     def __init__(self, weighting: Weighting = "tfidf", neighbours: int = 100) -> None:
         self._weighting: Weighting = weighting
         self._neighbours = neighbours
         self._learn(sparse.csr_matrix(np.zeros((0, 0), np.float32)))
 
-    def fit(self, user_items: sparse.csr_matrix) -> None:
+    def fit(
+        self,
+        user_items: sparse.csr_matrix,
+        ages: npt.NDArray[np.float32] | None = None,
+        after_round: AfterRound | None = None,
+    ) -> None:
         """Compare every two items that somebody has both of."""
         knn = ItemItemRecommender(K=min(self._neighbours, user_items.shape[1]))
         knn.fit(_weighted(user_items, self._weighting), show_progress=False)
@@ -38,6 +44,10 @@ class ItemItem(Algorithm):
         similarity.eliminate_zeros()
         similarity.sort_indices()
         self._learn(similarity)
+
+    def scores(self, user_items: sparse.csr_matrix) -> Scores:
+        """The sums of likenesses."""
+        return np.asarray((user_items @ self._similarity).toarray(), np.float32)
 
     def recommend(self, user_items: sparse.csr_matrix, k: int) -> tuple[Indices, Scores]:
         """Items that are neighbours of what the row holds, by the sum of likenesses."""
@@ -49,6 +59,10 @@ class ItemItem(Algorithm):
             best = np.flatnonzero(values > 0)
             indices[row, : len(best)], scores[row, : len(best)] = found[best], values[best]
         return indices, scores
+
+    def contributions(self, user_items: sparse.csr_matrix, item_index: int) -> Scores:
+        """Each item's likeness to the one that is explained, times its weight."""
+        raise NotImplementedError
 
     def similar_items(self, item_index: int, k: int) -> tuple[Indices, Scores]:
         """The item's neighbours."""

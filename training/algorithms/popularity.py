@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from training.algorithms.base import Algorithm, no_lists
+from training.algorithms.base import AfterRound, Algorithm, no_lists
 from training.bundle import Indices, Scores
 
 
@@ -20,9 +20,18 @@ class Popularity(Algorithm):
         self._popularity: Scores = np.zeros(0, np.float32)
         self._order: Indices = np.zeros(0, np.int32)
 
-    def fit(self, user_items: sparse.csr_matrix) -> None:
+    def fit(
+        self,
+        user_items: sparse.csr_matrix,
+        ages: npt.NDArray[np.float32] | None = None,
+        after_round: AfterRound | None = None,
+    ) -> None:
         """Count each item's people."""
         self._learn(np.bincount(user_items.indices, minlength=user_items.shape[1]).astype(np.float32))
+
+    def scores(self, user_items: sparse.csr_matrix) -> Scores:
+        """The popularity of every item, in every row."""
+        return np.tile(self._popularity, (user_items.shape[0], 1))
 
     def recommend(self, user_items: sparse.csr_matrix, k: int) -> tuple[Indices, Scores]:
         """The most popular items that the row does not hold."""
@@ -33,6 +42,10 @@ class Popularity(Algorithm):
             best = head[~np.isin(head, held)][:k]
             indices[row, : len(best)], scores[row, : len(best)] = best, self._popularity[best]
         return indices, scores
+
+    def contributions(self, user_items: sparse.csr_matrix, item_index: int) -> Scores:
+        """All 0: popularity does not look at the history."""
+        return np.zeros(user_items.nnz, np.float32)
 
     def similar_items(self, item_index: int, k: int) -> tuple[Indices, Scores]:
         """None: popularity does not know what is alike."""

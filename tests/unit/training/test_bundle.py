@@ -17,6 +17,7 @@ from training.algorithms.base import Algorithm
 from training.algorithms.item_item import ItemItem
 from training.algorithms.popularity import Popularity
 from training.bundle import (
+    FORMAT,
     Bundle,
     BundleError,
     History,
@@ -47,7 +48,7 @@ def user_items() -> sparse.csr_matrix:
     return sparse.csr_matrix((random.random((40, ITEMS)) < 0.4).astype(np.float32))
 
 
-def a_bundle(kind: str = "als", format_: int = 1) -> Bundle:
+def a_bundle(kind: str = "als", format_: int = FORMAT) -> Bundle:
     model = KINDS[kind]()
     model.fit(user_items())
     manifest = Manifest(
@@ -123,8 +124,8 @@ def test_a_missing_or_an_added_member_is_refused() -> None:
 
 
 def test_a_format_of_the_future_is_refused_with_what_to_do() -> None:
-    with pytest.raises(BundleError, match="format 2, this code reads format 1"):
-        load(a_bundle(format_=2).dump())
+    with pytest.raises(BundleError, match=f"format 99, this code reads format {FORMAT}"):
+        load(a_bundle(format_=99).dump())
 
 
 def test_a_pickled_array_is_refused_even_when_its_digest_is_right() -> None:
@@ -180,8 +181,12 @@ def test_popular_items_fill_up_what_the_model_leaves_empty() -> None:
             """Never asked."""
             raise AssertionError
 
+        def contributions(self, user_items: sparse.csr_matrix, item_index: int) -> Scores:
+            """Never asked."""
+            raise AssertionError
+
     held = liked(int(bundle.popular[0])) | {f"m{int(bundle.popular[2]):02}": Interaction(1, 0.0)}
-    indices, scores = recommend(Brief(), bundle.popular, bundle.rows([held]), 5)
+    indices, scores = recommend(Brief(), bundle.popular, bundle.rows([held]).user_items, 5)
     assert indices.tolist() == [bundle.popular[[4, 1, 3, 5, 6]].tolist()]
     assert scores.tolist() == [[0.5, 0.5, 0.0, 0.0, 0.0]]
 
@@ -218,8 +223,8 @@ def test_lists_do_not_depend_on_who_else_is_asked_for() -> None:
 def test_recommending_leaves_the_histories_as_they_are() -> None:
     bundle = a_bundle()
     rows = bundle.rows([liked(1) | {"m02": Interaction(1, 0.0)}])
-    recommend(bundle.model, bundle.popular, rows, 3)
-    assert rows.data.tolist() == [1.0, 0.0]
+    recommend(bundle.model, bundle.popular, rows.user_items, 3)
+    assert rows.user_items.data.tolist() == [1.0, 0.0]
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=50))

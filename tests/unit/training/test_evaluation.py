@@ -8,10 +8,11 @@ import polars as pl
 import pytest
 from scipy import sparse
 
-from training.algorithms.popularity import Popularity
 from training.bundle import Indices, Scores
-from training.evaluation import coverage, evaluate, evaluate_popularity, fit, hit_matrix, judge, ndcg, novelty, recall
+from training.comparison import POPULARITY
+from training.evaluation import coverage, evaluate, fit, hit_matrix, ndcg, novelty, rank, recall
 from training.interactions import Catalogue, IdMap, Interactions, read_catalogue, read_events
+from training.recency import Histories
 from training.split import Split, split_by_time
 from training.tuning import CANDIDATES
 
@@ -20,6 +21,10 @@ LOG2_3 = float(np.log2(3))
 
 def csr(rows: list[list[float]]) -> sparse.csr_matrix:
     return sparse.csr_matrix(np.array(rows, np.float32))
+
+
+def histories(rows: list[list[float]]) -> Histories:
+    return Histories(csr(rows), np.zeros(csr(rows).nnz, np.int64))
 
 
 class Fixed:
@@ -38,6 +43,9 @@ class Fixed:
     def similar_items(self, item_index: int, k: int) -> tuple[Indices, Scores]:
         raise NotImplementedError
 
+    def contributions(self, user_items: sparse.csr_matrix, item_index: int) -> Scores:
+        raise NotImplementedError
+
 
 @pytest.fixture
 def split() -> Split:
@@ -53,8 +61,8 @@ def split() -> Split:
     }
     rows = pl.DataFrame(people, schema=schema, orient="row")
     train = Interactions(IdMap(tuple("pqrs")), items, rows)
-    stale = csr([[1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
-    fresh = csr([[1, 1, 0, 0, 0], [0, 0, 0, 0, 1]])
+    stale = histories([[1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
+    fresh = histories([[1, 1, 0, 0, 0], [0, 0, 0, 0, 1]])
     held_out = csr([[0, 0, 1, 0, 0], [1, 0, 0, 1, 0]])
     return Split(0, train, stale, fresh, held_out)
 
@@ -95,31 +103,31 @@ def test_novelty_is_the_mean_surprise_in_bits() -> None:
     assert novelty(np.array([[-1]], np.int32), popularity, 7) == 0
 
 
-def test_a_model_is_judged_on_both_histories_by_hand(split: Split) -> None:
+def test_a_model_is_judged_by_hand(split: Split) -> None:
     """The list is c, d, then popular ones. p lacks c: a hit in place 1. q wants a and d: in places 3 and 2."""
-    found = evaluate(Fixed([2, 3]), split)
+    found = rank(Fixed([2, 3]), split, split.fresh.user_items)
     q = (1 / LOG2_3 + 1 / 2) / (1 + 1 / LOG2_3)
-    assert found.fresh.ndcg_at_10 == pytest.approx((1 + q) / 2)
-    assert found.fresh.recall_at_20 == 1
-    assert found.fresh.coverage_at_10 == 1
+    assert found.ndcg().tolist() == pytest.approx([1, q])
+    assert found.recall().tolist() == [1, 1]
+    assert found.coverage() == 1
 
 
 def test_a_history_that_says_nothing_is_judged_by_the_popular_list(split: Split) -> None:
     """With the stale history q is a newcomer and gets a, b, c, d, e; the model is asked about p alone."""
     model = Fixed([2, 3])
-    found = judge(model, split, split.stale)
+    found = rank(model, split, split.stale.user_items)
     best = 1 + 1 / LOG2_3
     q = (1 + 1 / np.log2(5)) / best
-    assert found.ndcg_at_10 == pytest.approx((1 + q) / 2)
+    assert found.ndcg().tolist() == pytest.approx([1, q])
     assert [asked.shape[0] for asked in model.asked] == [1]
 
 
 def test_popularity_is_counted_before_the_cut_and_judged_the_same_way(split: Split) -> None:
     """p holds a and b, so c is first; q holds e, so a is first and d fourth."""
-    fresh = evaluate_popularity(split).fresh
+    fresh = evaluate(POPULARITY, split).fresh
     q = (1 + 1 / np.log2(5)) / (1 + 1 / LOG2_3)
-    assert fresh.ndcg_at_10 == pytest.approx((1 + q) / 2)
-    assert fresh.recall_at_20 == 1
+    assert fresh.ndcg().tolist() == pytest.approx([1, q])
+    assert fresh.recall().tolist() == [1, 1]
 
 
 def test_a_model_is_fitted_on_positives_from_before_the_cut(split: Split) -> None:
@@ -128,11 +136,11 @@ def test_a_model_is_fitted_on_positives_from_before_the_cut(split: Split) -> Non
     disliked = train.rows.with_columns(weight=pl.when(pl.col("user_index") == 3).then(0.0).otherwise(pl.col("weight")))
     sour = replace(split, train=Interactions(train.users, train.catalogue, disliked))
     assert sour.train.user_items.nnz == 4
-    assert fit(Popularity(), sour).arrays()["popularity"].tolist() == [3, 0, 0, 0, 0]
+    assert fit(POPULARITY, sour.train).arrays()["popularity"].tolist() == [3, 0, 0, 0, 0]
 
 
 def test_figures_have_names(split: Split) -> None:
-    assert set(evaluate_popularity(split).fresh.named("popularity_")) == {
+    assert set(evaluate(POPULARITY, split).fresh.figures("popularity_")) == {
         "popularity_ndcg_at_10",
         "popularity_recall_at_20",
         "popularity_coverage_at_10",
@@ -146,8 +154,8 @@ def test_on_viewers_with_tastes_a_model_beats_popularity_and_fresh_beats_stale(
     """The floor: every candidate finds the tastes that were put in."""
     events = read_events(viewers(200).lazy(), {"play": 1.0})
     split = split_by_time(events, read_catalogue(None, events), 100)
-    popular = evaluate_popularity(split)
+    popular = evaluate(POPULARITY, split).fresh.ndcg().mean()
     for recipe in CANDIDATES:
-        found = evaluate(fit(recipe.make(), split), split)
-        assert found.fresh.ndcg_at_10 > 1.5 * popular.fresh.ndcg_at_10
-        assert found.fresh.ndcg_at_10 > found.stale.ndcg_at_10
+        found = evaluate(recipe, split)
+        assert found.fresh.ndcg().mean() > 1.5 * popular
+        assert found.fresh.ndcg().mean() > found.stale.ndcg().mean()

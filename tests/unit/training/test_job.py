@@ -29,7 +29,7 @@ def test_the_first_model_beats_popularity_and_is_published(
     outcome = job.run()
     assert (outcome.result, outcome.version, outcome.users_published) == ("published", 1, 60)
     assert outcome.metrics["ndcg_at_10"] > outcome.metrics["popularity_ndcg_at_10"]
-    assert set(outcome.seconds) == {"read", "split", "compare", "fit", "register", "publish"}
+    assert set(outcome.seconds) == {"read", "split", "tune", "compare", "fit", "register", "publish"}
     assert current(store) == registry.champion() == 1
     bundle = load(cast(bytes, store.get(bundle_key(1))))
     assert bundle.dump() == registry.bundle(1)

@@ -10,6 +10,7 @@ import pytest
 from scipy import sparse
 
 from training.interactions import Column, Events, read_catalogue, read_events
+from training.recency import Histories
 from training.split import NothingHeldOut, Split, split_by_time
 
 Rows = Callable[..., pl.DataFrame]
@@ -23,7 +24,8 @@ def split(rows: pl.DataFrame, **options: int) -> Split:
     return split_by_time(events, read_catalogue(None, events), length=options.pop("length", 100), **options)
 
 
-def names(split: Split, matrix: sparse.csr_matrix, row: int) -> set[str]:
+def names(split: Split, known: Histories | sparse.csr_matrix, row: int) -> set[str]:
+    matrix = known.user_items if isinstance(known, Histories) else known
     return {split.train.catalogue.items.ids[index] for index in matrix[row].indices}
 
 
@@ -49,7 +51,7 @@ def test_stale_is_from_before_the_cut_and_fresh_has_the_earlier_half_of_the_new(
 
 
 def test_weights_come_along_and_disliked_items_stay_as_explicit_zeros(one_person: Split) -> None:
-    assert sorted(one_person.fresh.data.tolist()) == [0, 1, 1, 1, 1]
+    assert sorted(one_person.fresh.user_items.data.tolist()) == [0, 1, 1, 1, 1]
     assert (one_person.held_out.data > 0).all()
 
 
@@ -58,7 +60,7 @@ def test_what_is_held_out_is_in_no_history_of_the_person(event_rows: Rows) -> No
     known = [("me", "m1", 10), ("me", "m1", 120)]
     twice = [("me", "n1", 100), ("me", "n1", 109, "thumbs_up"), ("me", "n2", 105), ("me", "n3", 106)]
     found = split(event_rows([*BACKGROUND, *known, *twice]))
-    assert found.fresh.multiply(found.held_out).nnz == 0
+    assert found.fresh.user_items.multiply(found.held_out).nnz == 0
     assert names(found, found.fresh, 0) == {"m1", "n2"}
     assert names(found, found.held_out, 0) == {"n1", "n3"}
 
@@ -96,8 +98,8 @@ def test_people_with_less_than_two_new_items_or_nothing_liked_are_not_judged(eve
 
 def test_newcomers_have_an_empty_stale_history(event_rows: Rows) -> None:
     found = split(event_rows([*BACKGROUND, *[("new", f"n{i}", 100 + i) for i in range(20)]]))
-    assert found.stale.nnz == 0
-    assert found.fresh.nnz == 10
+    assert found.stale.user_items.nnz == 0
+    assert found.fresh.user_items.nnz == 10
     assert found.held_out.nnz == 10
 
 

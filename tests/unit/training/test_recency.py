@@ -1,0 +1,52 @@
+"""Histories with their times: newer items weigh more, and nothing else changes."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from training.recency import UNWEIGHTED, Histories, Recency
+
+
+@pytest.fixture
+def histories() -> Histories:
+    """Two rows; the first has its items in the order of time 3, 0, 2, and item 2 speaks for nothing."""
+    user_items = sparse.csr_matrix(
+        (np.array([1, 0, 2, 1], np.float32), np.array([0, 2, 3, 1]), np.array([0, 3, 4])), shape=(2, 5)
+    )
+    return Histories(user_items, np.array([20, 30, 10, 5], np.int64))
+
+
+def test_the_boost_halves_with_every_half_life_from_the_newest_on(histories: Histories) -> None:
+    weighted = histories.weighted(Recency(boost=4, half_life=1))
+    assert weighted.data.tolist() == [1 * (1 + 2), 0, 2 * (1 + 1), 1 * (1 + 4)]
+    assert weighted.indices.tolist() == histories.user_items.indices.tolist()
+
+
+def test_without_a_boost_histories_are_what_they_were(histories: Histories) -> None:
+    assert histories.weighted(UNWEIGHTED).data.tolist() == [1, 0, 2, 1]
+
+
+def test_items_of_the_same_moment_have_an_order_of_their_own() -> None:
+    """By weight, then by index: the order of rows in a file must not matter."""
+    row = sparse.csr_matrix(np.array([[1, 2, 1]], np.float32))
+    weighted = Histories(row, np.array([7, 7, 7], np.int64)).weighted(Recency(boost=4, half_life=1))
+    assert weighted.data.tolist() == [1 * (1 + 1), 2 * (1 + 4), 1 * (1 + 2)]
+
+
+@pytest.mark.parametrize("rows", [slice(1, 2), np.array([1]), np.array([1, 0])])
+def test_rows_are_taken_with_their_times(histories: Histories, rows: slice | np.ndarray) -> None:
+    recency = Recency(boost=3, half_life=2)
+    whole = histories.weighted(recency).toarray()[rows]
+    assert histories[rows].weighted(recency).toarray().tolist() == whole.tolist()
+    assert len(histories[rows]) == len(whole)
+
+
+def test_ages_are_days_before_the_newest_of_all(histories: Histories) -> None:
+    days = Histories(histories.user_items, np.array([0, 1, 2, 4], np.int64) * 86_400_000)
+    assert days.ages().tolist() == [4, 3, 2, 0]
+
+
+def test_no_histories_are_no_trouble() -> None:
+    empty = Histories(sparse.csr_matrix((0, 5), dtype=np.float32), np.zeros(0, np.int64))
+    assert empty.weighted(Recency(boost=1)).shape == (0, 5)
+    assert empty.ages().tolist() == []

@@ -1,0 +1,41 @@
+"""The challenger, popularity and the champion on one hold-out that none of them was chosen on."""
+
+from typing import NamedTuple
+
+from training.evaluation import Evaluation, evaluate
+from training.recipe import Recipe
+from training.split import Split
+
+POPULARITY = Recipe("popularity", {})
+
+
+class Comparison(NamedTuple):
+    """Models on one hold-out, all fitted on what happened before its cut.
+
+    Attributes:
+        recipe: the challenger's.
+        challenger: what it is worth.
+        popularity: the same list for everybody.
+        champion: of the champion's recipe; None when there is no champion.
+    """
+
+    recipe: Recipe
+    challenger: Evaluation
+    popularity: Evaluation
+    champion: Evaluation | None
+
+    def metrics(self) -> dict[str, float]:
+        """All figures by name; without a prefix: the challenger with fresh histories."""
+        figures = self.challenger.fresh.figures() | self.challenger.stale.figures("stale_")
+        figures |= self.popularity.fresh.figures("popularity_")
+        return figures | (self.champion.fresh.figures("champion_") if self.champion else {})
+
+
+def compare(split: Split, challenger: Recipe, champion: Recipe | None) -> Comparison:
+    """Fit and judge the challenger's recipe, popularity and the champion's recipe."""
+    judged = {"challenger": evaluate(challenger, split), "popularity": evaluate(POPULARITY, split)}
+    if champion is None:
+        return Comparison(challenger.whole(), champion=None, **judged)
+    if champion.whole() == challenger.whole():
+        return Comparison(challenger.whole(), champion=judged["challenger"], **judged)
+    return Comparison(challenger.whole(), champion=evaluate(champion, split), **judged)
