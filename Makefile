@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 help: ## this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: install ## see the loop learn in about a minute; DATA=DIR takes a MovieLens folder
 	$(BIN)/marquee demo $(if $(DATA),--data "$(DATA)")
@@ -26,6 +26,12 @@ format: install ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench-quality: install ## selection, refit and test on the data sets in DATA (../shared/data/benchmarks): bench/results/quality.json
+	$(BIN)/python bench/quality.py $(or $(DATA),../shared/data/benchmarks)
+
+bench-training: install ## lake to user_items, fit and publish at 1M and 10M interactions: bench/results/training.json
+	$(BIN)/python bench/training.py
+
 kafka: ## fetch Apache Kafka for the tests (needs Java 17 and Maven)
 	infra/deploy/kafka/kafka.sh fetch
 
@@ -42,4 +48,4 @@ lock: install ## pin the newest dependencies that pyproject.toml allows, with ha
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help demo up test install lint format kafka lock
+.PHONY: help demo up test install lint format bench-quality bench-training kafka lock

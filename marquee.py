@@ -1,5 +1,6 @@
 """The `marquee` command: hands over to each stage's `main.py`."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,  # Locals may hold keys or people.
     help="Marquee: opt-in events in, a served recommender out. Settings are MARQUEE_… variables: docs/settings.md.",
 )
@@ -70,22 +72,152 @@ def audience(
     raise typer.Exit(audience(users, seconds, rate, opt_in))
 
 
+class History(StrEnum):
+    """What becomes of valid before test is asked about."""
+
+    refit = "refit"
+    fresh = "fresh"
+
+
+class HoldOut(StrEnum):
+    """What a search chooses on."""
+
+    time = "time"
+    last = "last"
+    random = "random"
+
+
 @app.command()
 def train(
     schedule: Annotated[bool, typer.Option("--schedule", help="Keep running: retrain when it is due.")] = False,
+    accept_data: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Go on though a check on the data fails; recorded.")
+    ] = None,
 ) -> None:
-    """Retrain: snapshot of the lake, hold-out by time, gate, and, when it passes, a new version published.
+    """Retrain: snapshot of the lake, checks, hold-out by time, gate, and, when it passes, a new version published.
 
-    Exits with 0 when a version was published, 1 when something was missing, 3 when the gate refused the challenger:
-    the champion keeps serving. With --schedule, it is due every MARQUEE_TRAIN_EVERY_SECONDS or after
-    MARQUEE_TRAIN_AFTER_EVENTS new events; the process also removes the lists of people who withdraw.
+    Exits with 0 when a version was published, 1 when something was missing, 3 when a check failed on the data or the
+    gate refused the challenger: the champion keeps serving. With --schedule, it is due every
+    MARQUEE_TRAIN_EVERY_SECONDS or after MARQUEE_TRAIN_AFTER_EVENTS new events; the process also removes the lists of
+    people who withdraw.
     """
     from training.main import train_on_schedule, train_once
 
     if schedule:
         train_on_schedule()
     else:
-        raise typer.Exit(train_once())
+        raise typer.Exit(train_once(accept_data))
+
+
+@app.command(context_settings={"allow_extra_args": True})
+def evaluate(
+    context: typer.Context,
+    *,
+    train: Annotated[Path, typer.Option(help="What models are fitted on: .parquet or .csv.")],
+    valid: Annotated[Path, typer.Option(help="What the model is chosen on.")],
+    test: Annotated[Path, typer.Option(help="What the chosen model is judged on.")],
+    budget: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Time to choose; fits come on top.")] = 300,
+    k: Annotated[list[int] | None, typer.Option(min=1, metavar="K ...", help="List lengths.  [default: 10 20]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write everybody's top-k to this parquet file.")] = None,
+    history: Annotated[History, typer.Option(help="What becomes of valid before test: see above.")] = History.refit,
+) -> None:
+    """Find the best model for three files of interactions, and say how good it is. Needs no running platform.
+
+    Each file has the columns user_id and item_id (whole numbers or text), one row an interaction, and may have
+    occurred_at (date and time, seconds or milliseconds since 1970, or ISO 8601 text). Without it the order of a user's
+    rows, train, valid, test, stands for time. Every row counts as positive; a rating and other columns are not used.
+
+    A model is chosen by its nDCG@10 on valid alone. Then every algorithm, popularity and the chosen model are judged on
+    test, ranking all items but those that a person has in train and valid. With --history refit they are fitted again
+    on train and valid. With --history fresh they stay fitted on train, and valid arrives as newer history, as it does
+    in production between two retrainings; beside it stands what the same models do with the stale history.
+
+    The table on stdout has nDCG, recall (hits / held-out items, and hits / min(k, held-out items)), MAP, MRR,
+    coverage, Gini index, novelty and popularity bias, each with its 95 % interval over people. --out has the columns
+    user_id, rank (from 1), item_id and score, with the ids of the files: anyone can compute the figures again from it.
+
+    Exits with 0, or 1 when the files cannot be used: the message says why.
+
+    Example: marquee evaluate --train train.csv --valid valid.csv --test test.csv --k 10 20 --out recs.parquet
+    """
+    from training.holdout_files import HoldOutFiles
+    from training.main import evaluate
+
+    ks = _lengths(k or [], context.args) or [10, 20]
+    raise typer.Exit(evaluate(HoldOutFiles(train, valid, test), budget, ks, out, history is History.refit))
+
+
+def _lengths(named: list[int], more: list[str]) -> list[int]:
+    """The list lengths of `--k 10 20`: an option takes one value, the others arrive as words that belong to nothing."""
+    if odd := [word for word in more if not named or not word.isdecimal() or not int(word)]:
+        raise typer.BadParameter(f"{odd[0]!r} belongs to no option; list lengths go after --k, as in --k 10 20")
+    return sorted({*named, *map(int, more)})
+
+
+@app.command()
+def tune(
+    budget: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Default: MARQUEE_TUNE_SECONDS.")
+    ] = None,
+    hold_out: Annotated[
+        HoldOut, typer.Option(help="Newest events; last item of each person; a random fifth.")
+    ] = HoldOut.time,
+) -> None:
+    """Search for the best recipe on the lake's snapshot; the next retraining tries the best ones first.
+
+    Every trial is a run in MLflow. Interrupted and started again it goes on where it ended, as long as nothing landed
+    in between. It looks at nothing that the next retraining judges by, and publishes nothing. --hold-out last and
+    random are for comparison with papers: their figures are better than production's.
+    """
+    from training.main import tune
+
+    raise typer.Exit(tune(budget, hold_out.value))
+
+
+@app.command()
+def promote(
+    version: Annotated[int, typer.Argument(help="Version to serve.")],
+    force: Annotated[bool, typer.Option("--force", help="Also where the gate refused it; needs a reason.")] = False,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept with the version.")] = "",
+) -> None:
+    """Serve a version that passed the gate or, with --force and a reason, one that did not.
+
+    Who said so, when and why is kept with the version; `marquee models VERSION` shows it.
+    """
+    from training.main import promote
+
+    if force and not reason.strip():
+        raise typer.BadParameter("--force needs --reason: it is kept with the version")
+    raise typer.Exit(promote(version, force, reason))
+
+
+@app.command()
+def models(
+    version: Annotated[int | None, typer.Argument(help="Show everything about this one.")] = None,
+) -> None:
+    """Show the versions: recipe, nDCG@10 beside champion and popular list, gate, digest, which is served.
+
+    With a version: every verdict with its reason, lineage, parameters, figures, and where its model card is.
+    """
+    from training.main import print_models
+
+    raise typer.Exit(print_models(version))
+
+
+@app.command()
+def diff(
+    before: Annotated[int, typer.Argument(metavar="V1", help="A version.")],
+    after: Annotated[int, typer.Argument(metavar="V2", help="Another one.")],
+    people: Annotated[int, typer.Option(min=1, help="Compare so many people at most, drawn at random.")] = 2000,
+) -> None:
+    """Show whose lists change between two versions, and by how much, with the same histories. It names nobody.
+
+    Over the people in the lake who allow it: how many first tens change, how much of them stays, and which items gain
+    and lose most.
+    """
+    from training.main import print_diff
+
+    raise typer.Exit(print_diff(before, after, people))
 
 
 @app.command()

@@ -20,7 +20,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from infra.lake_tables import DEAD_LETTERS, EVENTS, ITEMS, NO_HISTORY, TABLES, create
+from infra.lake_tables import DEAD_LETTERS, EVENTS, ITEMS, NO_HISTORY, TABLES, create, drift
 
 __all__ = [
     "DEAD_LETTERS",
@@ -206,6 +206,16 @@ class Lake:
                 else:
                     return LakeSnapshot(delta.version(), _fences(delta), rows)
         raise AssertionError("unreachable")
+
+    def drift(self) -> list[str]:
+        """How the columns of the tables differ from TABLES, one phrase each.
+
+        Raises:
+            LakeUnavailable: see there.
+        """
+        with _translated():
+            there = [table for table in TABLES if DeltaTable.is_deltatable(str(self._root / table))]
+            return [phrase for table in there for phrase in sorted(drift(self._open(table), table))]
 
     def _open(self, table: str) -> DeltaTable:
         try:

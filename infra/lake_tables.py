@@ -68,3 +68,18 @@ def create(path: Path, table: str) -> DeltaTable:
     return DeltaTable.create(
         path, Schema(fields), mode="ignore", partition_by=_PARTITIONED_BY.get(table), configuration=NO_HISTORY
     )
+
+
+def drift(delta: DeltaTable, table: str) -> tuple[str, ...]:
+    """How the columns of a table differ from TABLES, one phrase each."""
+    wanted = {name: _TYPES[kind] for name, kind in TABLES[table].items()}
+    found = {field.name: getattr(field.type, "type", "nested") for field in delta.schema().fields}
+    return (
+        *(f"{table} has no column {name}" for name in wanted.keys() - found.keys()),
+        *(f"{table} has a column {name} that nobody here writes" for name in found.keys() - wanted.keys()),
+        *(
+            f"{table}.{name} is of type {found[name]}, not {wanted[name]}"
+            for name in wanted.keys() & found.keys()
+            if wanted[name] != found[name]
+        ),
+    )

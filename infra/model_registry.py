@@ -1,14 +1,15 @@
-"""The model registry on MLflow: runs with their figures, versions with their bytes, and one alias, `champion`."""
+"""The model registry on MLflow: versions with their bytes, the runs that made them, and one alias, `champion`."""
 
 import logging
 import os
-import tempfile
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
+
+from infra.runs import ModelRegistryError, Runs, plain_errors
+
+__all__ = ["ModelRegistry", "ModelRegistryError", "ModelVersion", "NoSuchVersion"]
 
 CHAMPION = "champion"
 ARTIFACT = "bundle.zip"
@@ -20,13 +21,6 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 """MLflow is told these things through variables only."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class ModelRegistryError(Exception):
-    """The registry cannot be reached or refuses; the message is MLflow's."""
 
 
 class NoSuchVersion(ModelRegistryError):
@@ -53,24 +47,6 @@ class ModelVersion(NamedTuple):
     metrics: Mapping[str, float]
 
 
-def _plain_errors(method: Callable[P, T]) -> Callable[P, T]:
-    """MLflow's errors as ours; the warnings of its dependencies are nothing that our callers could act on."""
-
-    @wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from mlflow.exceptions import MlflowException
-            from sqlalchemy.exc import SQLAlchemyError
-
-            try:
-                return method(*args, **kwargs)
-            except (MlflowException, SQLAlchemyError) as error:
-                raise ModelRegistryError(f"the model registry: {type(error).__name__}: {error}") from error
-
-    return call
-
-
 class ModelRegistry:
     """One registered model on an MLflow server or database.
 
@@ -86,67 +62,42 @@ class ModelRegistry:
     def __init__(self, uri: str, artifacts: Path, model: str) -> None:
         os.environ.update(ENVIRONMENT)
         self.model = model
-        self._client, self._experiment = _open(uri, artifacts, model)
+        self._client, experiment = _open(uri, artifacts, model)
+        self.runs = Runs(self._client, experiment)
 
-    @_plain_errors
-    def start_run(self, parameters: Mapping[str, Any]) -> str:
-        """Begin a run and return its id."""
-        from mlflow.entities import Param
-
-        run_id: str = self._client.create_run(self._experiment).info.run_id
-        self._client.log_batch(run_id, params=[Param(name, str(value)) for name, value in parameters.items()])
-        return run_id
-
-    @_plain_errors
-    def register(self, run_id: str, bundle: bytes, metrics: Mapping[str, float], tags: Mapping[str, str]) -> int:
-        """End the run with its figures and its bundle, and register that as the next version.
+    @plain_errors
+    def register(self, run_id: str, bundle: bytes, tags: Mapping[str, str]) -> int:
+        """Keep a bundle with its run, and register it as the next version.
 
         Returns:
             The version.
         """
-        from mlflow.entities import Metric
-
-        moment = int(datetime.now(UTC).timestamp() * 1000)
-        self._client.log_batch(run_id, metrics=[Metric(name, value, moment, 0) for name, value in metrics.items()])
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / ARTIFACT
-            path.write_bytes(bundle)
-            self._client.log_artifact(run_id, str(path))
-        self._client.set_terminated(run_id)
+        self.runs.log_files(run_id, {ARTIFACT: bundle})
         source = f"{self._client.get_run(run_id).info.artifact_uri}/{ARTIFACT}"
         made = self._client.create_model_version(self.model, source, run_id, tags=dict(tags))
         return int(made.version)
 
-    @_plain_errors
+    @plain_errors
+    def tag(self, version: int, tags: Mapping[str, str]) -> None:
+        """Say more of a version."""
+        for name, value in tags.items():
+            self._client.set_model_version_tag(self.model, str(version), name, value)
+
+    @plain_errors
     def promote(self, version: int) -> None:
         """Point the alias `champion` at a version."""
         self._client.set_registered_model_alias(self.model, CHAMPION, str(version))
 
-    @_plain_errors
+    @plain_errors
     def versions(self) -> list[ModelVersion]:
         """All versions, newest first."""
-        champion = self._champion()
-        found = self._client.search_model_versions(f"name = '{self.model}'", order_by=["version_number DESC"])
-        return [
-            ModelVersion(
-                int(one.version),
-                one.run_id,
-                datetime.fromtimestamp(one.creation_timestamp / 1000, UTC),
-                int(one.version) == champion,
-                dict(one.tags),
-                dict(self._client.get_run(one.run_id).data.metrics),
-            )
-            for one in found
-        ]
+        return self._with_runs(
+            self._client.search_model_versions(f"name = '{self.model}'", order_by=["version_number DESC"])
+        )
 
-    @_plain_errors
-    def champion(self) -> int | None:
-        """The version that the alias points to; None before the first promotion."""
-        return self._champion()
-
-    @_plain_errors
-    def bundle(self, version: int) -> bytes:
-        """The bytes that were registered as this version.
+    @plain_errors
+    def version(self, version: int) -> ModelVersion:
+        """One version.
 
         Raises:
             NoSuchVersion: see there.
@@ -154,18 +105,48 @@ class ModelRegistry:
         from mlflow.exceptions import MlflowException
 
         try:
-            run_id = self._client.get_model_version(self.model, str(version)).run_id
+            found = self._client.get_model_version(self.model, str(version))
         except MlflowException as error:
-            raise NoSuchVersion(f"the registry has no version {version}: `marquee status` lists them") from error
-        with tempfile.TemporaryDirectory() as folder:
-            return Path(self._client.download_artifacts(run_id, ARTIFACT, folder)).read_bytes()
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise NoSuchVersion(f"the registry has no version {version}: `marquee models` lists them") from error
+        return self._with_runs([found])[0]
+
+    @plain_errors
+    def champion(self) -> int | None:
+        """The version that the alias points to; None before the first promotion."""
+        return self._champion()
+
+    @plain_errors
+    def bundle(self, version: int) -> bytes:
+        """The bytes that were registered as this version.
+
+        Raises:
+            NoSuchVersion: see there.
+        """
+        return self.runs.file(self.version(version).run_id, ARTIFACT)
+
+    def _with_runs(self, found: Sequence[Any]) -> list[ModelVersion]:
+        champion = self._champion()
+        runs = self.runs.with_ids([one.run_id for one in found])
+        return [
+            ModelVersion(
+                int(one.version),
+                one.run_id,
+                datetime.fromtimestamp(one.creation_timestamp / 1000, UTC),
+                int(one.version) == champion,
+                dict(one.tags),
+                runs[one.run_id].metrics if one.run_id in runs else {},
+            )
+            for one in found
+        ]
 
     def _champion(self) -> int | None:
         alias = self._client.get_registered_model(self.model).aliases.get(CHAMPION)
         return None if alias is None else int(alias)
 
 
-@_plain_errors
+@plain_errors
 def _open(uri: str, artifacts: Path, model: str) -> tuple[Any, str]:
     """A client, and the id of the model's experiment; both are made where they do not exist."""
     from mlflow.exceptions import MlflowException

@@ -340,7 +340,19 @@ class ConsentProjection:
             ConsentUnavailable: Redis does not answer, or the projection in it is not whole.
         """
         people = list(dict.fromkeys(user_ids))
-        keys = [consent_key(subject(person, self._secret)) for person in people]
+        _, values = self._ask([consent_key(subject(person, self._secret)) for person in people])
+        return {person: Consent.decode(value) for person, value in zip(people, values, strict=True)}
+
+    def receipts(self) -> int:
+        """How many receipts of the ledger are in the projection.
+
+        Raises:
+            ConsentUnavailable: as `read`.
+        """
+        return self._ask([])[0]
+
+    def _ask(self, keys: list[str]) -> tuple[int, list[bytes | None]]:
+        """The head, and the values of these keys."""
         try:
             head, *values = cast("list[bytes | None]", self._store.mget([CONSENT_HEAD, *keys]))
         except OnlineStoreError as error:
@@ -349,7 +361,7 @@ class ConsentProjection:
             raise ConsentUnavailable(
                 "the consent projection is not whole; an ingest process rebuilds it from the ledger"
             )
-        return {person: Consent.decode(value) for person, value in zip(people, values, strict=True)}
+        return int(head), values
 
 
 def is_mark(record: LogRecord) -> bool:

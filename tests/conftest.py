@@ -258,10 +258,15 @@ def unavailable(what: str, why: str) -> NoReturn:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let two warnings of kafka-python pass: how it reads its schemas, and that it leaves refused sockets to the GC."""
+    """Let the warnings of others pass.
+
+    kafka-python's: how it reads its schemas, and that it leaves refused sockets to the GC; irspack's: how it configures
+    its pydantic models.
+    """
     for known in (
         "ignore:(read|open)_text is deprecated. Use files:DeprecationWarning",
         r"ignore:unclosed <socket.socket fd=\d+, family=2, type=1, proto=6, laddr=..0.0.0.0:ResourceWarning",
+        "ignore:Support for class-based `config` is deprecated:DeprecationWarning",
     ):
         config.addinivalue_line("filterwarnings", known)
 

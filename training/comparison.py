@@ -26,9 +26,26 @@ class Comparison(NamedTuple):
 
     def metrics(self) -> dict[str, float]:
         """All figures by name; without a prefix: the challenger with fresh histories."""
-        figures = self.challenger.fresh.figures() | self.challenger.stale.figures("stale_")
-        figures |= self.popularity.fresh.figures("popularity_")
-        return figures | (self.champion.fresh.figures("champion_") if self.champion else {})
+        return {
+            name: value
+            for who, evaluation in self.by_name().items()
+            for when, ranking in (("", evaluation.fresh), ("stale_", evaluation.stale))
+            for name, value in ranking.figures(f"{'' if who == 'challenger' else f'{who}_'}{when}").items()
+        }
+
+    def by_name(self) -> dict[str, Evaluation]:
+        """challenger, champion where there is one, and popularity."""
+        champion = {} if self.champion is None else {"champion": self.champion}
+        return {"challenger": self.challenger, **champion, "popularity": self.popularity}
+
+    def of_champion(self, champion: Recipe) -> "Comparison":
+        """The same, with the champion's recipe in the challenger's place.
+
+        Args:
+            champion: the recipe of `self.champion`, which has to be there.
+        """
+        assert self.champion is not None
+        return Comparison(champion.whole(), self.champion, self.popularity, self.champion)
 
 
 def compare(split: Split, challenger: Recipe, champion: Recipe | None) -> Comparison:

@@ -1,44 +1,46 @@
-"""The retraining job, in reading order: read, split, tune, compare, gate, fit on everything, register, publish."""
+"""The retraining job, in reading order: read, check, split, tune, compare, fit, register, publish.
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Literal
+Every run is a run in the registry from its first moment on, whatever becomes of it. Until the last phase nothing that
+people see has changed, and where a run ends early, the champion keeps serving.
+"""
 
-import structlog
+from typing import Literal, NamedTuple
+
 from pydantic import BaseModel, ConfigDict
 
-from infra.lake import Lake, LakeEmpty
+from infra.lake import Lake, LakeEmpty, LakeError
 from infra.model_registry import ModelRegistry
 from ingest.events import ConsentProjection, Domain, now
 from training.algorithms.base import Algorithm
-from training.bundle import Bundle, BundleError, ItemTable, Manifest, load
-from training.comparison import Comparison, compare
+from training.bundle import Bundle, ItemTable, Manifest
+from training.champion import Champion, read_champion
+from training.data_checks import Checked, check_data, check_schema
 from training.evaluation import fit
 from training.interactions import Interactions
-from training.promotion import Verdict, judge_challenger
+from training.list_diff import diff_lists
+from training.model_card import Facts, files
+from training.phases import Phases
+from training.promotion import Contest, hold_contest
 from training.publish import Publisher
 from training.recipe import Recipe
+from training.run_record import TRAINING, RunRecord, learning_history
+from training.search import Found, children, default, remembered, search, validation
 from training.snapshot import Reading, read_lake
 from training.split import NothingHeldOut, Split, split_by_time
-from training.tuning import CANDIDATES, select
-
-FEWEST_PEOPLE = 5
-FEWEST_EVENTS = 50
-PASSED = "passed"
-REFUSED = "refused"
+from training.verdict import Verdict, all_passed
 
 
 class TrainingError(Exception):
-    """There is not enough to train on; the message says what is missing. The champion keeps serving."""
+    """There is nothing to train on; the message says what is missing. The champion keeps serving."""
 
 
 class Outcome(BaseModel):
     """What a run came to.
 
     Attributes:
-        version: the number under which the challenger is registered, published or not.
-        reasons: what the gate said.
+        result: `refused` by the gate, or `data_refused` before anything was trained.
+        version: the number under which the challenger is registered, published or not; None where there is none.
+        reasons: what the gate said, or which checks on the data failed.
         metrics: on the hold-out.
         seconds: phase → how long it took.
         users_published: lists in the online store of the version that is served now.
@@ -46,28 +48,29 @@ class Outcome(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    result: Literal["published", "refused"]
-    version: int
-    algorithm: str
+    result: Literal["published", "refused", "data_refused"]
+    version: int | None
+    algorithm: str | None
     reasons: tuple[str, ...]
     metrics: dict[str, float]
     seconds: dict[str, float]
     users_published: int
 
 
-class Phases:
-    """Measures and logs the phases of a run."""
+class Seen(NamedTuple):
+    """What a run starts from.
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    Attributes:
+        reading: of the lake; None where its columns do not let it be read.
+        drift: how the columns differ from what this code writes.
+        receipts: in the ledger now.
+        champion: what is served.
+    """
 
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Time the block under this name."""
-        start = time.monotonic()
-        yield
-        self.seconds[name] = time.monotonic() - start
-        structlog.get_logger(__name__).info("phase done", phase=name, seconds=round(self.seconds[name], 2))
+    reading: Reading | None
+    drift: list[str]
+    receipts: int
+    champion: Champion | None
 
 
 class Job:
@@ -80,6 +83,7 @@ class Job:
         publisher: where versions are served from.
         domain: which acts count and what they weigh.
         code: commit of the code, for the manifests.
+        tune_seconds: how long to look for a recipe; 0: the default ones only.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Job:
         publisher: Publisher,
         domain: Domain,
         code: str,
+        tune_seconds: float = 0.0,
     ) -> None:
         self._lake = lake
         self._consents = consents
@@ -98,55 +103,100 @@ class Job:
         self._publisher = publisher
         self._domain = domain
         self._code = code
+        self._tune_seconds = tune_seconds
 
-    def run(self) -> Outcome:
+    def run(self, accept_data: str | None = None) -> Outcome:
         """Retrain once.
+
+        Args:
+            accept_data: why to go on where a check on the data fails; None: do not go on.
 
         Raises:
             TrainingError: see there.
             Exception: what lake, consents, registry and publisher raise. Whatever it is, the champion keeps serving.
         """
         phase = Phases()
+        self._registry.runs.end_abandoned(TRAINING)
+        with self._registry.runs.run(TRAINING, {"code": self._code, "mlflow.source.git.commit": self._code}) as run_id:
+            record = RunRecord(self._registry.runs, run_id)
+            try:
+                return self._train(record, phase, accept_data)
+            finally:
+                record.ended(phase)
+
+    def _train(self, record: RunRecord, phase: Phases, accept_data: str | None) -> Outcome:
         with phase("read"):
-            reading = self._read()
+            seen = self._read()
+            record.read(seen.reading, seen.receipts)
+        with phase("check"):
+            checks = self._check(seen)
+            accepted = None if all_passed(checks) else accept_data
+            record.checked(checks, accepted)
+        if seen.reading is None or (accepted is None and not all_passed(checks)):
+            record.ended_early()
+            return self._end_early(seen, checks, phase)
+        return self._challenge(record, phase, seen.reading, seen.champion, Checked(checks, accepted))
+
+    def _challenge(
+        self, record: RunRecord, phase: Phases, reading: Reading, champion: Champion | None, data: Checked
+    ) -> Outcome:
         with phase("split"):
             split = self._split(reading)
         with phase("tune"):
-            recipe = self._select(reading, split)
+            found = self._search(reading, split, champion)
+            record.tried(children(found.trials))
         with phase("compare"):
-            comparison = compare(split, recipe, self._champion_recipe())
-            verdict = gate(comparison)
+            contest = self._contest(split, found.recipe, champion)
+            record.compared(contest)
         with phase("fit"):
             interactions = reading.histories()
-            challenger = fit(recipe, interactions)
+            model = fit(contest.comparison.recipe, interactions)
         with phase("register"):
-            run_id = self._registry.start_run({"algorithm": challenger.name, **challenger.parameters})
-            bundle = self._bundle(run_id, reading, interactions, comparison, challenger)
-            version = self._register(bundle, verdict, phase.seconds)
+            bundle = self._bundle(record.run_id, reading, interactions, contest, model)
+            change = champion and diff_lists(champion.bundle, bundle, interactions)
+            facts = Facts(bundle, contest, split, data, found.trials, change, phase.figures())
+            version = self._register(record, facts)
         with phase("publish"):
-            users = self._publish(version, bundle, interactions) if verdict.passed else self._renew(interactions)
+            served = contest.passed
+            users = self._publish(version, bundle, interactions) if served else self._renew(champion, interactions)
         return Outcome(
-            result="published" if verdict.passed else "refused",
+            result="published" if served else "refused",
             version=version,
-            algorithm=challenger.name,
-            reasons=verdict.reasons,
-            metrics=comparison.metrics(),
+            algorithm=model.name,
+            reasons=contest.reasons,
+            metrics=contest.comparison.metrics(),
             seconds=phase.seconds,
             users_published=users,
         )
 
-    def _read(self) -> Reading:
+    def _read(self) -> Seen:
+        drift, reading = self._lake.drift(), None
         try:
             reading = read_lake(self._lake, self._consents, self._domain)
         except LakeEmpty as error:
             raise TrainingError(f"{error} Send events to the ingest API and let the lander land them.") from error
-        people, events = len(reading.events.people), reading.events.rows.height
-        if people < FEWEST_PEOPLE or events < FEWEST_EVENTS:
-            raise TrainingError(
-                f"the lake has {events} events of {people} people that may be used for a model; it takes at least "
-                f"{FEWEST_EVENTS} of {FEWEST_PEOPLE}: collect more before training"
-            )
-        return reading
+        except LakeError:
+            if not drift:
+                raise
+        return Seen(reading, drift, self._consents.receipts(), read_champion(self._registry))
+
+    def _check(self, seen: Seen) -> tuple[Verdict, ...]:
+        if seen.reading is None:
+            return (check_schema(seen.drift),)
+        known = seen.champion and seen.champion.known(seen.receipts)
+        return check_data(seen.reading, seen.drift, self._domain, known)
+
+    def _end_early(self, seen: Seen, checks: tuple[Verdict, ...], phase: Phases) -> Outcome:
+        """Without a challenger: the champion's lists are renewed with what can be read, before they expire."""
+        return Outcome(
+            result="data_refused",
+            version=None,
+            algorithm=None,
+            reasons=tuple(str(one) for one in checks if not one.passed),
+            metrics={},
+            seconds=phase.seconds,
+            users_published=0 if seen.reading is None else self._renew(seen.champion, seen.reading.histories()),
+        )
 
     def _split(self, reading: Reading) -> Split:
         try:
@@ -154,65 +204,44 @@ class Job:
         except NothingHeldOut as error:
             raise TrainingError(str(error)) from error
 
-    def _select(self, reading: Reading, split: Split) -> Recipe:
+    def _search(self, reading: Reading, split: Split, champion: Champion | None) -> Found:
         """Chosen on a hold-out of its own, from before the cut: what the gate asks about has not been looked at."""
+        first = [*([] if champion is None else [champion.recipe]), *remembered(self._registry)]
         try:
-            validation = split_by_time(reading.events.before(split.cut_ms), reading.catalogue, reading.length)
+            return search(validation(reading, split.cut_ms), self._tune_seconds, first)
         except NothingHeldOut as error:
-            structlog.get_logger(__name__).warning("not tuned: the default recipe is taken", why=str(error))
-            return CANDIDATES[0].whole()
-        return select(validation)
+            return default(split, error)
 
-    def _champion_recipe(self) -> Recipe | None:
-        champion = self._champion()
-        if champion is None:
-            return None
-        manifest = champion[1].manifest
-        return Recipe(manifest.algorithm, manifest.parameters, manifest.recency)
-
-    def _champion(self) -> tuple[int, Bundle] | None:
-        version = self._registry.champion()
-        if version is None:
-            return None
-        try:
-            return version, load(self._registry.bundle(version))
-        except BundleError as error:
-            log = structlog.get_logger(__name__)
-            log.warning("this code cannot read the champion's bundle", version=version, why=str(error))
-            return None
+    def _contest(self, split: Split, challenger: Recipe, champion: Champion | None) -> Contest:
+        if champion is None and self._registry.champion() is not None:
+            return hold_contest(split, challenger, None, "this code cannot read the champion's bundle")
+        return hold_contest(split, challenger, champion and champion.recipe)
 
     def _bundle(
-        self, run_id: str, reading: Reading, interactions: Interactions, comparison: Comparison, model: Algorithm
+        self, run_id: str, reading: Reading, interactions: Interactions, contest: Contest, model: Algorithm
     ) -> Bundle:
         manifest = Manifest(
             algorithm=model.name,
             parameters=model.parameters,
-            recency=comparison.recipe.recency,
+            recency=contest.comparison.recipe.recency,
             domain=self._domain.name,
             history_length=self._domain.history.length,
             snapshot=reading.describe(interactions),
             code=self._code,
             run_id=run_id,
             trained_at=now(),
-            metrics=comparison.metrics(),
+            metrics=contest.comparison.metrics(),
         )
         catalogue = interactions.catalogue
         items = ItemTable(catalogue.items.ids, catalogue.attributes, interactions.popularity)
         return Bundle(manifest, items, model, model.arrays())
 
-    def _register(self, bundle: Bundle, verdict: Verdict, seconds: Mapping[str, float]) -> int:
-        manifest = bundle.manifest
-        figures = manifest.metrics | {f"seconds_{phase}": took for phase, took in seconds.items()}
-        tags = {
-            "algorithm": manifest.algorithm,
-            "verdict": PASSED if verdict.passed else REFUSED,
-            "reasons": "; ".join(verdict.reasons),
-            "digest": bundle.digest(),
-            "snapshot_version": str(manifest.snapshot.version),
-            "snapshot_digest": manifest.snapshot.digest,
-            "code": manifest.code,
-        }
-        return self._registry.register(manifest.run_id, bundle.dump(), figures, tags)
+    def _register(self, record: RunRecord, facts: Facts) -> int:
+        """Make the bundle a version, and its card the run's."""
+        record.fitted(facts.bundle, facts.change)
+        version = self._registry.register(record.run_id, facts.bundle.dump(), record.tags)
+        record.keep(files(version, facts, learning_history(self._registry.versions())))
+        return version
 
     def _publish(self, version: int, bundle: Bundle, interactions: Interactions) -> int:
         """Serve the version. The alias follows: a publish that fails leaves both where they are."""
@@ -220,17 +249,6 @@ class Job:
         self._registry.promote(version)
         return users
 
-    def _renew(self, interactions: Interactions) -> int:
+    def _renew(self, champion: Champion | None, interactions: Interactions) -> int:
         """Publish the champion again, with today's histories, before its lists expire."""
-        champion = self._champion()
-        return 0 if champion is None else self._publisher.publish(*champion, interactions)
-
-
-def gate(comparison: Comparison) -> Verdict:
-    """The gate's verdict on the challenger."""
-    champion = comparison.champion
-    return judge_challenger(
-        float(comparison.challenger.fresh.ndcg().mean()),
-        float(comparison.popularity.fresh.ndcg().mean()),
-        None if champion is None else float(champion.fresh.ndcg().mean()),
-    )
+        return 0 if champion is None else self._publisher.publish(champion.version, champion.bundle, interactions)

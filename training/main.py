@@ -1,47 +1,63 @@
-"""Composition root of training: one retraining, the schedule, rollback, status."""
+"""Composition root of training: retraining, the schedule, tuning, and which version is served."""
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import structlog
-from pydantic import BaseModel
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from infra.event_log import open_event_log
 from infra.event_log.port import EventLogError
-from infra.lake import EVENTS, Lake, LakeEmpty, LakeError
-from infra.model_registry import ModelRegistry, ModelRegistryError, ModelVersion
-from infra.online_store import OnlineStore, OnlineStoreError, connect
+from infra.lake import LakeError
+from infra.model_registry import ModelRegistryError
+from infra.online_store import OnlineStoreError, connect
 from infra.process import stop_event
-from infra.settings import Settings, load_settings
+from infra.settings import load_settings
 from infra.telemetry import configure_logs, new_registry, serve_metrics
-from ingest.events import ConsentProjection, ConsentUnavailable, Domain, read_domain
-from training.bundle import BundleError
-from training.interactions import Column, Interactions
-from training.job import Job, Outcome, TrainingError
+from ingest.events import ConsentUnavailable
+from training.algorithms.base import CatalogueTooLarge
+from training.bundle import BundleError, load
+from training.holdout_evaluation import evaluate_hold_out
+from training.holdout_files import HoldOutFiles, check_writable, read_hold_out
+from training.interaction_files import BadFile
+from training.job import Job, TrainingError
+from training.list_diff import diff_lists
 from training.lock import AlreadyTraining, one_at_a_time
 from training.metrics import TrainingMetrics
-from training.publish import Publisher, PublishError, current, kept
-from training.rollback import NothingToRollBackTo, roll_back
+from training.parts import Parts, code_commit, open_parts
+from training.publish import PublishError, current
+from training.report import report_on
+from training.rollback import ByHand, NothingToRollBackTo, NotLetIn, roll_back, who_types
+from training.rollback import promote as promote_version
 from training.schedule import Due, Schedule
+from training.search import HoldOut
+from training.search import tune as search_and_record
 from training.snapshot import read_lake
+from training.split import NothingHeldOut
+from training.status import Status, read_status
+from training.tables import (
+    diff_tables,
+    model_tables,
+    models_table,
+    show,
+    show_outcome,
+    status_table,
+    trials_table,
+)
 
 OK, FAILED, REFUSED = 0, 1, 3
-COLUMNS = ("version", "registered", "algorithm", "nDCG@10", "recall@20", "stale", "popular", "gate", "")
-FIGURES = ("ndcg_at_10", "recall_at_20", "stale_ndcg_at_10", "popularity_ndcg_at_10")
-PATIENT_SECONDS = 30.0
-"""Time-out of the online store: bundles are large."""
+TRIALS = "trials.db"
+"""File below the data folder in which `marquee tune` goes on where it ended."""
 
 FAILURES = (
     TrainingError,
     AlreadyTraining,
     NothingToRollBackTo,
+    NotLetIn,
+    NothingHeldOut,
     PublishError,
     BundleError,
     ConsentUnavailable,
@@ -52,58 +68,30 @@ FAILURES = (
 )
 
 
-class Status(BaseModel):
-    """Where training stands.
-
-    Attributes:
-        served: version that the online store serves; None before the first.
-        kept: versions whose keys may be in the online store.
-        versions: of the registry, newest first.
-        landed: rows of the lake's table of events.
-        lake_duplicates: rows whose (partition, offset) another row has too; must be 0.
-    """
-
-    served: int | None
-    kept: list[int]
-    versions: list[ModelVersion]
-    landed: int
-    lake_duplicates: int
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The adapters that a run works with."""
-
-    domain: Domain
-    store: OnlineStore
-    lake: Lake
-    consents: ConsentProjection
-    registry: ModelRegistry
-    publisher: Publisher
-
-
-def train_once() -> int:
+def train_once(accept_data: str | None = None) -> int:
     """Retrain once and print what came of it.
 
+    Args:
+        accept_data: why to go on where a check on the data fails; None: do not go on.
+
     Returns:
-        0 when a version was published, 1 when it failed, 3 when the gate refused the challenger.
+        0 when a version was published, 1 when it failed, 3 when the gate refused the challenger or a check the data.
     """
-    settings = load_settings()
-    configure_logs("train", settings.log_format)
-    try:
-        with one_at_a_time(connect(settings.redis_url)), _parts(settings) as parts:
-            outcome = Job(
-                lake=parts.lake,
-                consents=parts.consents,
-                registry=parts.registry,
-                publisher=parts.publisher,
-                domain=parts.domain,
-                code=code_commit(),
-            ).run()
-    except FAILURES as error:
-        return _failed("nothing was published", error)
-    _print_outcome(outcome)
-    return OK if outcome.result == "published" else REFUSED
+
+    def work(parts: Parts) -> int:
+        outcome = Job(
+            lake=parts.lake,
+            consents=parts.consents,
+            registry=parts.registry,
+            publisher=parts.publisher,
+            domain=parts.domain,
+            code=code_commit(),
+            tune_seconds=parts.settings.tune_seconds,
+        ).run(accept_data)
+        show_outcome(outcome)
+        return OK if outcome.result == "published" else REFUSED
+
+    return _command("train", "nothing was published", work, alone=True)
 
 
 def train_on_schedule() -> None:
@@ -126,25 +114,127 @@ def train_on_schedule() -> None:
         log.close()
 
 
+def tune(budget: float | None, hold_out: HoldOut) -> int:
+    """Search for recipes that the next retraining tries first, and print the best trials.
+
+    Args:
+        budget: seconds to look; None: as long as a retraining does.
+        hold_out: to choose on.
+
+    Returns:
+        0, or 1 when it failed.
+    """
+
+    def work(parts: Parts) -> int:
+        found = search_and_record(
+            parts.registry,
+            read_lake(parts.lake, parts.consents, parts.domain),
+            hold_out,
+            {"code": code_commit()},
+            seconds=parts.settings.tune_seconds if budget is None else budget,
+            storage=parts.settings.data.absolute() / TRIALS,
+        )
+        show(trials_table(found.best, len(found.trials)), "The next retraining tries the best of them first.")
+        return OK
+
+    return _command("tune", "nothing was tuned", work)
+
+
+def evaluate(files: HoldOutFiles, budget_seconds: float, ks: Sequence[int], out: Path | None, refit: bool) -> int:
+    """Choose a model on valid, judge it on test, and print the report: see `marquee evaluate --help`.
+
+    Returns:
+        0, or 1 when the files cannot be used.
+    """
+    configure_logs("evaluate", load_settings().log_format)
+    try:
+        check_writable(out)
+        report = evaluate_hold_out(read_hold_out(files), budget_seconds=budget_seconds, ks=ks, refit=refit)
+    except (BadFile, CatalogueTooLarge) as error:
+        structlog.get_logger(__name__).error("nothing was evaluated", why=str(error))
+        return FAILED
+    show(*report_on(report, ks))
+    if out is not None:
+        report.recommendations.write_parquet(out)
+        show(Text(f"{report.recommendations.height:,} rows written to {out}"))
+    return OK
+
+
 def rollback(version: int | None) -> int:
     """Serve another version: this one, or the one before where None.
 
     Returns:
         0 when it is served now, 1 when it failed.
     """
-    settings = load_settings()
-    configure_logs("rollback", settings.log_format)
-    try:
-        with one_at_a_time(connect(settings.redis_url)), _parts(settings) as parts:
 
-            def histories() -> Interactions:
-                return read_lake(parts.lake, parts.consents, parts.domain).histories()
+    def work(parts: Parts) -> int:
+        served = roll_back(parts.store, parts.registry, parts.publisher, parts.histories, version)
+        show(f"version {served} is served now")
+        return OK
 
-            served = roll_back(parts.store, parts.registry, parts.publisher, histories, version)
-    except FAILURES as error:
-        return _failed("the version was not changed", error)
-    Console(highlight=False).print(f"version {served} is served now")
-    return OK
+    return _command("rollback", "the version was not changed", work, alone=True)
+
+
+def promote(version: int, force: bool, reason: str) -> int:
+    """Serve a version, and record who said so and why.
+
+    Args:
+        version: the one to serve.
+        force: also where the gate refused it.
+        reason: why.
+
+    Returns:
+        0 when it is served now, 1 when it failed.
+    """
+
+    def work(parts: Parts) -> int:
+        by_hand = ByHand(who_types(), reason, force)
+        promote_version(parts.registry, parts.publisher, parts.histories, version, by_hand)
+        show(f"version {version} is served now")
+        return OK
+
+    return _command("promote", "the version was not changed", work, alone=True)
+
+
+def print_models(version: int | None) -> int:
+    """Print the versions, or everything about one.
+
+    Returns:
+        0, or 1 when there is no such version or the registry does not answer.
+    """
+
+    def work(parts: Parts) -> int:
+        served = current(parts.store)
+        if version is None:
+            show(models_table(parts.registry.versions(), served))
+        else:
+            found = parts.registry.version(version)
+            run = parts.registry.runs.with_ids([found.run_id])[found.run_id]
+            show(*model_tables(found, run, served))
+        return OK
+
+    return _command("models", "the models are not known", work)
+
+
+def print_diff(before: int, after: int, people: int) -> int:
+    """Print what two versions would show the same people. Nobody is named.
+
+    Args:
+        before: a version.
+        after: another one.
+        people: compared at most.
+
+    Returns:
+        0, or 1 when it failed.
+    """
+
+    def work(parts: Parts) -> int:
+        old, new = (load(parts.registry.bundle(version)) for version in (before, after))
+        found = diff_lists(old, new, parts.histories(), people)
+        show(*diff_tables((before, after), found, parts.item_name))
+        return OK
+
+    return _command("diff", "the versions were not compared", work)
 
 
 def status() -> Status:
@@ -153,20 +243,8 @@ def status() -> Status:
     Raises:
         Exception: a store does not answer.
     """
-    settings = load_settings()
-    with _parts(settings) as parts:
-        try:
-            rows = parts.lake.snapshot(EVENTS, (Column.PARTITION, Column.OFFSET)).rows
-            landed, duplicates = rows.height, rows.height - rows.n_unique()
-        except LakeEmpty:
-            landed = duplicates = 0
-        return Status(
-            served=current(parts.store),
-            kept=sorted(kept(parts.store)),
-            versions=parts.registry.versions(),
-            landed=landed,
-            lake_duplicates=duplicates,
-        )
+    with open_parts(load_settings()) as parts:
+        return read_status(parts)
 
 
 def print_status() -> int:
@@ -175,84 +253,39 @@ def print_status() -> int:
     Returns:
         0, or 1 when a store does not answer.
     """
-    configure_logs("status", load_settings().log_format)
-    try:
-        found = status()
-    except FAILURES as error:
-        return _failed("the status is not known", error)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    console.print(_table(found))
-    if found.versions:
-        console.print(f"gate on version {found.versions[0].version}: {found.versions[0].tags.get('reasons', '')}")
-    console.print(f"events in the lake: {found.landed}, written twice: {found.lake_duplicates}")
-    return OK
+
+    def work(parts: Parts) -> int:
+        found = read_status(parts)
+        show(status_table(found.versions, found.served))
+        if found.versions:
+            newest = found.versions[0]
+            show(Text(f"gate on version {newest.version}: {newest.tags.get('reasons', '')}"))
+        show(f"events in the lake: {found.landed}, written twice: {found.lake_duplicates}")
+        return OK
+
+    return _command("status", "the status is not known", work)
 
 
-def code_commit() -> str:
-    """The commit of this code, with `-dirty` where files differ from it; 'unknown' outside a repository.
+def _command(name: str, otherwise: str, work: Callable[[Parts], int], *, alone: bool = False) -> int:
+    """Do a command's work and return its exit code.
 
-    An image without a repository names it in GIT_COMMIT.
+    Args:
+        name: of the command, for the logs.
+        otherwise: what it means when it fails.
+        work: with the adapters that the settings name.
+        alone: while nobody else trains or changes what is served.
     """
-    if named := os.environ.get("GIT_COMMIT"):
-        return named
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    settings = load_settings()
+    configure_logs(name, settings.log_format)
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() or "unknown"
-
-
-@contextmanager
-def _parts(settings: Settings) -> Iterator[Parts]:
-    domain = read_domain(settings.domain)
-    store = connect(settings.redis_url, PATIENT_SECONDS)
-    consents = ConsentProjection(store, settings.secret.get_secret_value())
-    try:
-        yield Parts(
-            domain=domain,
-            store=store,
-            lake=Lake(settings.lake_uri),
-            consents=consents,
-            registry=ModelRegistry(settings.registry_uri, settings.artifacts, domain.name),
-            publisher=Publisher(store, consents, settings.list_length, settings.list_ttl_seconds),
-        )
-    finally:
-        store.close()
+        with ExitStack() as stack:
+            if alone:
+                stack.enter_context(one_at_a_time(connect(settings.redis_url)))
+            return work(stack.enter_context(open_parts(settings)))
+    except FAILURES as error:
+        structlog.get_logger(__name__).error(otherwise, why=str(error), error=type(error).__name__)
+        return FAILED
 
 
 def _start_training() -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-m", "marquee", "train"], stdout=subprocess.PIPE, text=True)
-
-
-def _failed(consequence: str, error: Exception) -> int:
-    structlog.get_logger(__name__).error(consequence, why=str(error), error=type(error).__name__)
-    return FAILED
-
-
-def _print_outcome(outcome: Outcome) -> None:
-    """For people on a terminal, else as one line of JSON: the schedule reads it."""
-    if not sys.stdout.isatty():
-        sys.stdout.write(outcome.model_dump_json() + "\n")
-        return
-    console = Console(highlight=False)
-    console.print(f"version {outcome.version} ({outcome.algorithm}): {outcome.result}")
-    for reason in outcome.reasons:
-        console.print(f"  {reason}")
-    console.print(f"lists published: {outcome.users_published}")
-
-
-def _table(found: Status) -> Table:
-    table = Table(*COLUMNS, box=None, caption="stale and popular: nDCG@10 with old histories, and of the popular list")
-    for one in found.versions:
-        table.add_row(
-            str(one.version),
-            f"{one.registered_at:%Y-%m-%d %H:%M}",
-            one.tags.get("algorithm", ""),
-            *(f"{one.metrics.get(name, 0):.4f}" for name in FIGURES),
-            one.tags.get("verdict", ""),
-            ", ".join(
-                word for word, holds in (("served", one.version == found.served), ("champion", one.champion)) if holds
-            ),
-        )
-    return table

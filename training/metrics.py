@@ -37,6 +37,6 @@ class TrainingMetrics:
             self._phases.labels(phase).set(seconds)
         for metric, value in outcome.metrics.items():
             self._holdout.labels(metric).set(value)
-        if outcome.result == "published":
+        if outcome.result == "published" and outcome.version is not None:
             self._version.set(outcome.version)
         self._users.set(outcome.users_published)

@@ -11,20 +11,27 @@ MS_A_DAY = 86_400_000
 
 
 class Recency(BaseModel):
-    """How much more the newest items of a history weigh: `1 + boost · 2^(-rank / half_life)`, the newest has rank 0.
+    """How much more the newest items of a history weigh: `1 + boost · 2^(-rank / (half_life · items))`, the newest has
+    rank 0 of as many items as the history has.
 
     Ranks, not hours: a viewer who comes back after a year is still told apart from their older self by what they did
-    last, and one evening of fifty titles does not count as one moment.
+    last, and one evening of fifty titles does not count as one moment. Shares of the history, not numbers of items: one
+    number says the same to who has ten items and to who has a thousand.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     boost: float = Field(0.0, ge=0, description="What the newest item weighs beyond an old one; 0: all weigh the same.")
-    half_life: float = Field(10.0, gt=0, description="Items after which the boost has halved.")
+    half_life: float = Field(0.2, gt=0, description="Share of the history after which the boost has halved.")
 
-    def factors(self, ranks: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
-        """What items of these ranks are weighed with."""
-        return (1 + self.boost * np.exp2(-ranks / self.half_life)).astype(np.float32)
+    def factors(self, ranks: npt.NDArray[np.integer], lengths: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """What items are weighed with.
+
+        Args:
+            ranks: of the items in their histories, the newest 0.
+            lengths: items of the history that each is in.
+        """
+        return (1 + self.boost * np.exp2(-ranks / (self.half_life * lengths))).astype(np.float32)
 
 
 UNWEIGHTED = Recency(boost=0.0)
@@ -54,7 +61,9 @@ class Histories:
         """(rows, items) CSR, float32: what models are asked with. Zeros stay zero."""
         if recency.boost == 0:
             return self.user_items
-        return self._over(self.user_items.data * recency.factors(self._ranks()))
+        lengths = np.diff(self.user_items.indptr)
+        factors = recency.factors(self._ranks(), np.repeat(lengths, lengths))
+        return self._over(self.user_items.data * factors)
 
     def ages(self) -> npt.NDArray[np.float32]:
         """(nnz,) days before the newest event of all, aligned with the values."""

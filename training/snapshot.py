@@ -1,11 +1,13 @@
 """One reading of the lake: the events that may be used now, and the items."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from infra.lake import EVENTS, ITEMS, Lake, LakeEmpty
-from ingest.events import Consent, ConsentProjection, Domain
+from ingest.events import Consent, ConsentProjection, Domain, now
 from training.bundle import Snapshot
 from training.interactions import Catalogue, Column, Events, Interactions, histories, read_catalogue, read_events
+from training.survey import Survey, survey
 
 PEOPLE_AT_ONCE = 1000
 COLUMNS = (
@@ -28,6 +30,8 @@ class Reading:
         version: of the lake's table of events.
         watermark: partition → offset up to which the log was in it.
         length: the newest items of a person that a history keeps.
+        people_asked: how many people have acts in the lake, whether they allow the use or not.
+        survey: what stood in the table.
     """
 
     events: Events
@@ -35,6 +39,8 @@ class Reading:
     version: int
     watermark: dict[int, int]
     length: int
+    people_asked: int
+    survey: Survey
 
     def histories(self) -> Interactions:
         """Everybody's history as of this reading."""
@@ -62,13 +68,21 @@ def read_lake(lake: Lake, consents: ConsentProjection, domain: Domain) -> Readin
         ingest.events.ConsentUnavailable: nobody can tell what people allow.
     """
     found = lake.snapshot(EVENTS, COLUMNS)
-    events = read_events(found.rows.lazy(), domain.history_weights)
-    events = events.permitted(_consents(consents, events.people))
+    everybodys = read_events(found.rows.lazy(), domain.history_weights)
+    events = everybodys.permitted(_consents(consents, everybodys.people))
     try:
         items = lake.snapshot(ITEMS).rows.lazy()
     except LakeEmpty:
         items = None
-    return Reading(events, read_catalogue(items, events), found.version, dict(found.watermark), domain.history.length)
+    return Reading(
+        events,
+        read_catalogue(items, events),
+        found.version,
+        dict(found.watermark),
+        domain.history.length,
+        len(everybodys.people),
+        survey(found.rows, now() + timedelta(seconds=domain.events.future_tolerance_seconds)),
+    )
 
 
 def _consents(consents: ConsentProjection, people: list[str]) -> dict[str, Consent]:

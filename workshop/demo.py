@@ -25,7 +25,8 @@ from infra.online_store import OnlineStore
 from ingest.events import now
 from training.bundle import history_key, list_key, live_key
 from training.interactions import ReadCounts, read_events
-from training.main import Status, status
+from training.main import status
+from training.status import Status
 from workshop.audience import bars, opts_in, send
 from workshop.client import Client
 from workshop.datasets import Dataset

@@ -33,6 +33,7 @@ DEMO_ITEMS = 1200
 DEMO_ACTS = 200_000
 READY_SECONDS = 60.0
 NEVER = str(10**9)
+TUNE_SECONDS = "5"
 PORTS = ("SERVING", "INGEST", "LANDER_METRICS", "NEARLINE_METRICS", "TRAINER_METRICS")
 
 
@@ -96,6 +97,7 @@ def _fresh_platform(folder: Path) -> Settings:
     make_secrets(folder)
     os.environ["MARQUEE_DATA"] = str(folder)
     os.environ |= {"MARQUEE_TRAIN_EVERY_SECONDS": NEVER, "MARQUEE_TRAIN_AFTER_EVENTS": NEVER}
+    os.environ["MARQUEE_TUNE_SECONDS"] = TUNE_SECONDS
     os.environ |= {f"MARQUEE_{name}_PORT": str(port) for name, port in zip(PORTS, _free_ports(len(PORTS)), strict=True)}
     return load_settings()
 

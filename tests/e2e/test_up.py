@@ -28,7 +28,7 @@ class Platform:
         self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         clean = {name: value for name, value in os.environ.items() if not name.startswith("MARQUEE_")}
         ports = {f"MARQUEE_{name}_PORT": str(port) for name, port in self.ports.items()}
-        self.environment = {**clean, **ports, "MARQUEE_DATA": str(folder / "data")}
+        self.environment = {**clean, **ports, "MARQUEE_DATA": str(folder / "data"), "MARQUEE_TUNE_SECONDS": "3"}
         self._output = folder / "up.out"
         with self._output.open("wb") as output:
             command = [sys.executable, "-m", "marquee", "up"]

@@ -9,6 +9,10 @@ ALGORITHMS = {
     "popularity": "training.algorithms.popularity:Popularity",
     "als": "training.algorithms.als:ALS",
     "item_item": "training.algorithms.item_item:ItemItem",
+    "ials": "training.algorithms.ials:IALS",
+    "ease": "training.algorithms.ease:EASE",
+    "gf_cf": "training.algorithms.gf_cf:GFCF",
+    "blend": "training.algorithms.blend:Blend",
 }
 """name → where its class is. Imported on demand, so that a process loads only what its bundle needs."""
 

@@ -1,7 +1,7 @@
 """Alternating least squares on implicit feedback (Hu, Koren and Volinsky 2008), by `implicit`."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ from scipy import sparse
 
 from training.algorithms.base import AfterRound, Algorithm, most_similar, padded
 from training.algorithms.blas import one_blas_thread
+from training.algorithms.parameters import positive, whole
 from training.bundle import Indices, Scores
 
 
@@ -34,7 +35,10 @@ class ALS(Algorithm):
         iterations: int = 15,
         seed: int = 0,
     ) -> None:
-        self._parameters = {
+        whole(factors=factors, iterations=iterations)
+        whole(0, seed=seed)
+        positive(regularization=regularization, alpha=alpha)
+        self._parameters: dict[str, Any] = {
             "factors": factors,
             "regularization": regularization,
             "alpha": alpha,
@@ -54,7 +58,8 @@ class ALS(Algorithm):
 
         def callback(iteration: int, *_: Any) -> None:
             if after_round is not None:
-                after_round(self, iteration + 1)
+                # A copy is asked, since what `implicit` derives from the vectors when it is asked it keeps.
+                after_round(self.from_arrays(self._parameters, {"item_factors": self._vectors.copy()}), iteration + 1)
 
         with one_blas_thread():
             self._model.fit(user_items, show_progress=False, callback=callback)
@@ -64,7 +69,7 @@ class ALS(Algorithm):
         """The items' vectors times the one that explains the row best."""
         with one_blas_thread():
             people = self._model.recalculate_user(np.arange(user_items.shape[0]), user_items)
-            return np.asarray(people @ self._model.item_factors.T)
+            return np.asarray(people @ self._vectors.T)
 
     def recommend(self, user_items: sparse.csr_matrix, k: int) -> tuple[Indices, Scores]:
         """Items whose vectors point along the one that explains the row best."""
@@ -74,13 +79,18 @@ class ALS(Algorithm):
         return padded(found, scores, k)
 
     def contributions(self, user_items: sparse.csr_matrix, item_index: int) -> Scores:
-        """The explanation of Hu, Koren and Volinsky 2008, section 5."""
-        raise NotImplementedError
+        """The explanation of Hu, Koren and Volinsky 2008, section 5: they sum to the score."""
+        held = self._vectors[user_items.indices]
+        confidences = self._parameters["alpha"] * user_items.data
+        with one_blas_thread():
+            left = self._model.YtY + (held * (confidences - 1)[:, None]).T @ held
+            left[np.diag_indices_from(left)] += self._parameters["regularization"]
+            return np.asarray(confidences * (held @ np.linalg.solve(left, self._vectors[item_index])), np.float32)
 
     def similar_items(self, item_index: int, k: int) -> tuple[Indices, Scores]:
         """Items by the cosine of their vectors."""
         with one_blas_thread():
-            found, scores = self._model.similar_items(item_index, N=min(k + 1, len(self._model.item_factors)))
+            found, scores = self._model.similar_items(item_index, N=min(k + 1, len(self._vectors)))
         return most_similar(item_index, found, scores, k)
 
     @property
@@ -90,7 +100,7 @@ class ALS(Algorithm):
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """`item_factors`: (items, factors) float32."""
-        return {"item_factors": self._model.item_factors}
+        return {"item_factors": self._vectors}
 
     @classmethod
     def from_arrays(cls, parameters: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
@@ -98,6 +108,10 @@ class ALS(Algorithm):
         als = cls(**parameters)
         als._model.item_factors = arrays["item_factors"]
         return als
+
+    @property
+    def _vectors(self) -> Scores:
+        return cast("Scores", self._model.item_factors)
 
     def _unfitted(self) -> Any:
         words = dict(self._parameters)

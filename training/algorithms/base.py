@@ -13,7 +13,10 @@ from training.bundle import Indices, Scores
 CELLS = 16_000_000
 """Scores that are held in memory at once: 64 MB."""
 AfterRound = Callable[["Algorithm", int], None]
-"""Called after each round of fitting with the algorithm as it is then and the number of rounds so far, from 1 on."""
+"""Called after each round of fitting with the algorithm as it is then and the number of rounds so far, from 1 on.
+
+What it is given may be a copy, and is good until it returns.
+"""
 NOTHING = -np.finfo(np.float32).max
 """At or below this score there is no recommendation: `implicit` marks held items and padding with it."""
 
@@ -103,16 +106,15 @@ def best(scores: Scores, held: sparse.csr_matrix, k: int, least: float = -np.inf
     Returns:
         item indices (rows, k), best first, of two as good the lower index, padded with -1; their scores.
     """
-    scores[np.repeat(np.arange(held.shape[0]), np.diff(held.indptr)), held.indices] = -np.inf
-    width = min(k, scores.shape[1])
-    # Sorted by index first, so that a stable sort by score puts the lower index before its equals.
-    found = np.sort(np.argpartition(-scores, width - 1, axis=1)[:, :width], axis=1)
-    values = np.take_along_axis(scores, found, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    found, values = np.take_along_axis(found, order, axis=1), np.take_along_axis(values, order, axis=1)
     indices, listed = no_lists(len(scores), k)
-    real = values > least
-    indices[:, :width][real], listed[:, :width][real] = found[real], values[real]
+    for row, values in enumerate(scores):
+        values[held.indices[held.indptr[row] : held.indptr[row + 1]]] = -np.inf
+        # What is as good as the last place stays in, in the order of the items, which a stable sort keeps.
+        found = np.flatnonzero(values > least)
+        if len(found) > k:
+            found = found[values[found] >= np.partition(values[found], len(found) - k)[len(found) - k]]
+        found = found[np.argsort(-values[found], kind="stable")[:k]]
+        indices[row, : len(found)], listed[row, : len(found)] = found, values[found]
     return indices, listed
 
 

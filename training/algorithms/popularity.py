@@ -8,15 +8,23 @@ import numpy.typing as npt
 from scipy import sparse
 
 from training.algorithms.base import AfterRound, Algorithm, no_lists
+from training.algorithms.parameters import positive
 from training.bundle import Indices, Scores
 
 
 class Popularity(Algorithm):
-    """Items by the number of people who have them; of two as popular the lower index goes first."""
+    """Items by the number of people who have them; of two as popular the lower index goes first.
+
+    Args:
+        half_life_days: age at which an interaction counts half; None: all count the same.
+    """
 
     name = "popularity"
 
-    def __init__(self) -> None:
+    def __init__(self, half_life_days: float | None = None) -> None:
+        if half_life_days is not None:
+            positive(half_life_days=half_life_days)
+        self._half_life_days = half_life_days
         self._popularity: Scores = np.zeros(0, np.float32)
         self._order: Indices = np.zeros(0, np.int32)
 
@@ -26,8 +34,9 @@ class Popularity(Algorithm):
         ages: npt.NDArray[np.float32] | None = None,
         after_round: AfterRound | None = None,
     ) -> None:
-        """Count each item's people."""
-        self._learn(np.bincount(user_items.indices, minlength=user_items.shape[1]).astype(np.float32))
+        """Count each item's people, older interactions for less. Where no ages are known, all count the same."""
+        worth = None if ages is None or self._half_life_days is None else np.exp2(-ages / self._half_life_days)
+        self._learn(np.bincount(user_items.indices, worth, user_items.shape[1]).astype(np.float32))
 
     def scores(self, user_items: sparse.csr_matrix) -> Scores:
         """The popularity of every item, in every row."""
@@ -53,8 +62,8 @@ class Popularity(Algorithm):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """It has none."""
-        return {}
+        """The constructor's arguments."""
+        return {"half_life_days": self._half_life_days}
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """`popularity`: (items,) float32."""

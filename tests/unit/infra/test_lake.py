@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from infra.lake import (
     DEAD_LETTERS,
@@ -277,3 +277,15 @@ def test_a_delete_that_fails_names_nobody(lake: Lake, tmp_path: Path) -> None:
 def test_an_address_that_is_no_folder_is_refused() -> None:
     with pytest.raises(LakeError, match="folder"):
         Lake("s3://bucket/lake")
+
+
+def test_columns_that_somebody_else_changed_are_told(lake: Lake, tmp_path: Path) -> None:
+    assert lake.drift() == []
+    lake.append(EVENTS, events([0]), {0: Span(0, 1)})
+    assert lake.drift() == []
+    more = events([1]).with_columns(pl.lit("nl").alias("country"))
+    write_deltalake(tmp_path / EVENTS, more, mode="append", schema_mode="merge")
+    assert lake.drift() == ["events has a column country that nobody here writes"]
+    other = events([1]).drop("receipt").with_columns(pl.col("partition").cast(pl.String))
+    write_deltalake(tmp_path / EVENTS, other, mode="overwrite", schema_mode="overwrite")
+    assert lake.drift() == ["events has no column receipt", "events.partition is of type string, not integer"]

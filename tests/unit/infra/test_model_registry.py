@@ -22,8 +22,9 @@ def registry(place: Path, request: pytest.FixtureRequest) -> ModelRegistry:
 
 
 def register(registry: ModelRegistry, bundle: bytes = b"bundle", verdict: str = "passed") -> int:
-    run_id = registry.start_run({"algorithm": "als", "factors": 64})
-    return registry.register(run_id, bundle, {"ndcg_at_10": 0.25}, {"verdict": verdict})
+    with registry.runs.run("training") as run_id:
+        registry.runs.log(run_id, parameters={"algorithm": "als", "factors": 64}, metrics={"ndcg_at_10": 0.25})
+        return registry.register(run_id, bundle, {"verdict": verdict})
 
 
 def test_versions_rise_and_carry_their_figures_and_tags(registry: ModelRegistry) -> None:
@@ -50,10 +51,20 @@ def test_the_bytes_of_a_version_come_back(registry: ModelRegistry) -> None:
 
 
 def test_a_version_that_does_not_exist_is_named(registry: ModelRegistry) -> None:
-    with pytest.raises(NoSuchVersion, match="no version 7"):
-        registry.bundle(7)
+    for ask in (registry.bundle, registry.version):
+        with pytest.raises(NoSuchVersion, match="no version 7"):
+            ask(7)
     with pytest.raises(ModelRegistryError):
         registry.promote(7)
+
+
+def test_more_is_said_of_a_version_later(registry: ModelRegistry) -> None:
+    version = register(registry)
+    registry.tag(version, {"promoted_by": "ada", "verdict": "refused"})
+    found = registry.version(version)
+    assert (found.version, found.champion, found.metrics) == (version, False, {"ndcg_at_10": 0.25})
+    assert found.tags == {"promoted_by": "ada", "verdict": "refused"}
+    assert found == registry.versions()[0]
 
 
 def test_a_registry_opened_again_holds_what_it_held(registry: ModelRegistry, place: Path) -> None:
@@ -76,7 +87,7 @@ def test_the_registry_says_nothing_on_the_terminal(place: Path) -> None:
         "from pathlib import Path; from infra.model_registry import ModelRegistry\n"
         f"place = Path({str(place)!r})\n"
         "registry = ModelRegistry(f'sqlite:///{place}/registry.db', place / 'artifacts', 'quiet')\n"
-        "version = registry.register(registry.start_run({}), b'x', {}, {})\n"
+        "with registry.runs.run('training') as run_id: version = registry.register(run_id, b'x', {})\n"
         "registry.promote(version); registry.versions(); registry.bundle(version)\n"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)

@@ -117,3 +117,4 @@ def test_the_projection_is_read_in_one_round_trip_and_only_while_it_is_whole(sto
         projection.read(["u1"])
     store.set(CONSENT_HEAD, 3)
     assert projection.read(["u1", "u2", "u1"]) == {"u1": Consent(3, 0, frozenset({"personalization"})), "u2": Consent()}
+    assert projection.receipts() == 3

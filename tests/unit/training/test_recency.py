@@ -17,9 +17,17 @@ def histories() -> Histories:
 
 
 def test_the_boost_halves_with_every_half_life_from_the_newest_on(histories: Histories) -> None:
-    weighted = histories.weighted(Recency(boost=4, half_life=1))
+    weighted = histories.weighted(Recency(boost=4, half_life=1 / 3))
     assert weighted.data.tolist() == [1 * (1 + 2), 0, 2 * (1 + 1), 1 * (1 + 4)]
     assert weighted.indices.tolist() == histories.user_items.indices.tolist()
+
+
+def test_the_half_life_is_a_share_of_the_history_at_hand() -> None:
+    """In a row of two and in a row of four, the boost has halved where half of the row is newer."""
+    user_items = sparse.csr_matrix(np.array([[1, 1, 0, 0], [1, 1, 1, 1]], np.float32))
+    weighted = Histories(user_items, np.array([1, 2, 1, 2, 3, 4], np.int64)).weighted(Recency(boost=8, half_life=0.5))
+    assert weighted[0, [0, 1]].toarray().tolist() == [[1 + 4, 1 + 8]]
+    assert weighted[1, [1, 3]].toarray().tolist() == [[1 + 4, 1 + 8]]
 
 
 def test_without_a_boost_histories_are_what_they_were(histories: Histories) -> None:
@@ -29,7 +37,7 @@ def test_without_a_boost_histories_are_what_they_were(histories: Histories) -> N
 def test_items_of_the_same_moment_have_an_order_of_their_own() -> None:
     """By weight, then by index: the order of rows in a file must not matter."""
     row = sparse.csr_matrix(np.array([[1, 2, 1]], np.float32))
-    weighted = Histories(row, np.array([7, 7, 7], np.int64)).weighted(Recency(boost=4, half_life=1))
+    weighted = Histories(row, np.array([7, 7, 7], np.int64)).weighted(Recency(boost=4, half_life=1 / 3))
     assert weighted.data.tolist() == [1 * (1 + 1), 2 * (1 + 4), 1 * (1 + 2)]
 
 

@@ -1,0 +1,64 @@
+"""The same snapshot gives the same bundle, bit by bit, on one thread and on two."""
+
+import os
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from infra.lake import EVENTS, TABLES, Lake, Span
+from infra.model_registry import ModelRegistry
+from infra.online_store import OnlineStore
+from ingest.events import CONSENT_HEAD, PERSONALIZATION, Consent, consent_key, subject
+from workshop.invented import generate
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+SECRET = "a secret of the tests"
+USERS, ITEMS, ACTS = 500, 400, 30_000
+
+
+@pytest.fixture
+def lake(tmp_path: Path, store: OnlineStore) -> str:
+    """Invented viewers, all of whom allow it, landed in three appends."""
+    acts = generate(USERS, ITEMS, ACTS, seed=7).acts
+    rows = acts.with_row_index("offset").with_columns(
+        pl.format("e{}", "offset").alias("event_id"),
+        pl.col("occurred_at").alias("accepted_at"),
+        pl.lit(date(2024, 1, 1)).alias("day"),
+        recommendation_id=None,
+        receipt=1,
+        partition=0,
+    )
+    rows = rows.select(pl.col(name).cast(kind) for name, kind in TABLES[EVENTS].items())
+    for start in range(0, ACTS, 10_000):
+        Lake(str(tmp_path / "lake")).append(EVENTS, rows[start : start + 10_000], {0: Span(start, start + 10_000)})
+    store.set(CONSENT_HEAD, 1)
+    for user in rows["user_id"].unique():
+        store.set(consent_key(subject(user, SECRET)), Consent(1, 0, frozenset({PERSONALIZATION})).encode())
+    return str(tmp_path / "lake")
+
+
+def test_two_platforms_on_one_lake_train_the_same_model_whatever_the_number_of_threads(
+    lake: str, tmp_path: Path, redis_url: str
+) -> None:
+    one, two = (digests(tmp_path / threads, lake, redis_url, threads) for threads in ("1", "2"))
+    assert one == two
+
+
+def digests(data: Path, lake: str, redis_url: str, threads: str) -> tuple[str, str, str]:
+    """Of bundle and snapshot, and the recipe, of a version trained by a process of its own."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MARQUEE_")}
+    own = {"MARQUEE_DATA": str(data), "MARQUEE_LAKE": lake, "MARQUEE_REDIS": redis_url, "MARQUEE_SECRET": SECRET}
+    numbers = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), threads)
+    environment = {**clean, **own, **numbers, "MARQUEE_TUNE_SECONDS": "0"}
+    data.mkdir()
+    command = [sys.executable, "-m", "marquee", "train"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    tags = ModelRegistry(f"sqlite:///{data / 'registry.db'}", data / "artifacts", "films").version(1).tags
+    return tags["digest"], tags["snapshot_digest"], tags["recipe"]
