@@ -130,7 +130,8 @@ def evaluate(
     A model is chosen by its nDCG@10 on valid alone. Then every algorithm, popularity and the chosen model are judged on
     test, ranking all items but those that a person has in train and valid. With --history refit they are fitted again
     on train and valid. With --history fresh they stay fitted on train, and valid arrives as newer history, as it does
-    in production between two retrainings; beside it stands what the same models do with the stale history.
+    in production between two retrainings; beside it stands what the same models do with the stale history. The model is
+    then chosen in that way too: the older half of what each has in valid has arrived, the newer half is asked for.
 
     The table on stdout has nDCG, recall (hits / held-out items, and hits / min(k, held-out items)), MAP, MRR,
     coverage, Gini index, novelty and popularity bias, each with its 95 % interval over people. --out has the columns

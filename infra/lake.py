@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from infra.lake_tables import DEAD_LETTERS, EVENTS, ITEMS, NO_HISTORY, TABLES, create, drift
+from infra.lake_reading import LakeSnapshot, LakeTable
+from infra.lake_tables import DEAD_LETTERS, EVENTS, ITEMS, NO_HISTORY, TABLES, create, drift, fence_transactions, fences
 
 __all__ = [
     "DEAD_LETTERS",
@@ -32,6 +33,7 @@ __all__ = [
     "LakeEmpty",
     "LakeError",
     "LakeSnapshot",
+    "LakeTable",
     "LakeUnavailable",
     "Span",
 ]
@@ -41,7 +43,6 @@ PEOPLE_A_DELETE = 50
 """A longer condition costs more than a second delete: planning it grows with the square of its length."""
 
 _LOG_FILE = re.compile(r"_last_checkpoint|\d{20}\.(json|checkpoint(\..+)?\.parquet)")
-_PARTITIONS = "land-partitions"
 
 T = TypeVar("T")
 
@@ -67,20 +68,6 @@ class Span(NamedTuple):
 
     start: int
     end: int
-
-
-class LakeSnapshot(NamedTuple):
-    """A table at one moment.
-
-    Attributes:
-        version: of the Delta table.
-        watermark: partition → offset up to which the log is in it.
-        rows: the columns asked for.
-    """
-
-    version: int
-    watermark: dict[int, int]
-    rows: pl.DataFrame
 
 
 class Lake:
@@ -112,12 +99,12 @@ class Lake:
         """
         with _translated():
             delta = self._open_or_create(table)
-            fences = _fences(delta)
-            late = [p for p, span in spans.items() if fences.get(p, 0) > span.start]
+            known = fences(delta)
+            late = [p for p, span in spans.items() if known.get(p, 0) > span.start]
             if late:
                 raise LakeConflict(f"{table}: another lander has landed partitions {late}: continue from `landed`.")
-            moved = {p: span.end for p, span in spans.items() if span.end > fences.get(p, -1)}
-            fence = CommitProperties(app_transactions=_transactions(moved, known=len(fences) and max(fences) + 1))
+            moved = {p: span.end for p, span in spans.items() if span.end > known.get(p, -1)}
+            fence = CommitProperties(app_transactions=fence_transactions(moved, known=len(known) and max(known) + 1))
             write_deltalake(delta, rows.select(TABLES[table].keys()), mode="append", commit_properties=fence)
         self._check_fences(table, moved)
 
@@ -129,7 +116,7 @@ class Lake:
         """
         with _translated():
             try:
-                return _fences(self._open(table))
+                return fences(self._open(table))
             except LakeEmpty:
                 return {}
 
@@ -183,6 +170,19 @@ class Lake:
         for table in TABLES:
             self._retried(table, lambda delta: delta.optimize.compact())
 
+    def read(self, table: str, read: Callable[[LakeTable], T]) -> T:
+        """What `read` makes of a table at its newest version.
+
+        Args:
+            table: one of TABLES.
+            read: called again, with a newer version, where files vanish while it reads.
+
+        Raises:
+            LakeEmpty: see there.
+            LakeUnavailable: see there.
+        """
+        return self._read(table, lambda delta: read(LakeTable.of(delta, fences(delta))))
+
     def snapshot(self, table: str, columns: Sequence[str] | None = None) -> LakeSnapshot:
         """Rows of a table at its newest version.
 
@@ -190,22 +190,14 @@ class Lake:
             table: one of TABLES.
             columns: the ones to read; None: all.
 
-        Raises:
-            LakeEmpty: see there.
-            LakeUnavailable: see there.
+        Raises: as `read`.
         """
-        for left in reversed(range(ATTEMPTS)):
-            with _translated():
-                delta = self._open(table)
-                try:
-                    rows = pl.read_delta(delta, columns=list(columns) if columns else None)
-                except (OSError, pl.exceptions.PolarsError, DeltaError):
-                    # A purge may have removed what this version points to: the newest one has the same rows.
-                    if not left:
-                        raise
-                else:
-                    return LakeSnapshot(delta.version(), _fences(delta), rows)
-        raise AssertionError("unreachable")
+
+        def rows(delta: DeltaTable) -> LakeSnapshot:
+            found = pl.read_delta(delta, columns=list(columns) if columns else None)
+            return LakeSnapshot(delta.version(), fences(delta), found)
+
+        return self._read(table, rows)
 
     def drift(self) -> list[str]:
         """How the columns of the tables differ from TABLES, one phrase each.
@@ -216,6 +208,17 @@ class Lake:
         with _translated():
             there = [table for table in TABLES if DeltaTable.is_deltatable(str(self._root / table))]
             return [phrase for table in there for phrase in sorted(drift(self._open(table), table))]
+
+    def _read(self, table: str, read: Callable[[DeltaTable], T]) -> T:
+        for left in reversed(range(ATTEMPTS)):
+            with _translated():
+                try:
+                    return read(self._open(table))
+                except (OSError, pl.exceptions.PolarsError, DeltaError):
+                    # A purge may have removed what this version points to: the newest one has the same rows.
+                    if not left:
+                        raise
+        raise AssertionError("unreachable")
 
     def _open(self, table: str) -> DeltaTable:
         try:
@@ -231,8 +234,8 @@ class Lake:
 
     def _check_fences(self, table: str, moved: Mapping[int, int]) -> None:
         """Another lander's purge can remove the place in Delta's log that our commit took, and the commit with it."""
-        fences = self.landed(table)
-        if any(fences.get(partition, 0) < end for partition, end in moved.items()):
+        landed = self.landed(table)
+        if any(landed.get(partition, 0) < end for partition, end in moved.items()):
             raise LakeConflict(f"{table}: the commit was lost to another writer: continue from `landed`.")
 
     def _delete(self, table: str, conditions: Sequence[str]) -> int:
@@ -282,18 +285,6 @@ class Lake:
 
     def _log(self, delta: DeltaTable) -> Path:
         return Path(delta.table_uri.removeprefix("file://")) / "_delta_log"
-
-
-def _fences(delta: DeltaTable) -> dict[int, int]:
-    partitions = delta.transaction_version(_PARTITIONS) or 0
-    found = ((partition, delta.transaction_version(f"land-{partition}")) for partition in range(partitions))
-    return {partition: offset for partition, offset in found if offset is not None}
-
-
-def _transactions(moved: Mapping[int, int], known: int) -> list[Transaction]:
-    fences = [Transaction(f"land-{partition}", end) for partition, end in moved.items()]
-    needed = max(moved, default=-1) + 1
-    return [*fences, Transaction(_PARTITIONS, needed)] if needed > known else fences
 
 
 def _text(value: str) -> str:

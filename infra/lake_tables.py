@@ -1,10 +1,10 @@
-"""The lake's tables: names, columns, and how they are made."""
+"""The lake's tables: names, columns, fences, and how they are made."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Transaction
 from deltalake.schema import Field, PrimitiveType, Schema
 
 _MOMENT = pl.Datetime("us", "UTC")
@@ -49,6 +49,7 @@ NO_HISTORY = {
 }
 """Properties under which a table keeps nothing of its old versions once it is purged."""
 
+_PARTITIONS = "land-partitions"
 _OPTIONAL = {"recommendation_id"}
 _PARTITIONED_BY = {EVENTS: ["day"]}
 _TYPES = {
@@ -83,3 +84,22 @@ def drift(delta: DeltaTable, table: str) -> tuple[str, ...]:
             if wanted[name] != found[name]
         ),
     )
+
+
+def fences(delta: DeltaTable) -> dict[int, int]:
+    """partition → offset up to which the table holds the log; without the partitions never landed."""
+    partitions = delta.transaction_version(_PARTITIONS) or 0
+    found = ((partition, delta.transaction_version(f"land-{partition}")) for partition in range(partitions))
+    return {partition: offset for partition, offset in found if offset is not None}
+
+
+def fence_transactions(moved: Mapping[int, int], known: int) -> list[Transaction]:
+    """What moves fences in a commit.
+
+    Args:
+        moved: partition → its new fence.
+        known: how many partitions the table knows of.
+    """
+    ends = [Transaction(f"land-{partition}", end) for partition, end in moved.items()]
+    needed = max(moved, default=-1) + 1
+    return [*ends, Transaction(_PARTITIONS, needed)] if needed > known else ends

@@ -34,7 +34,7 @@ def figures(
 ) -> dict[str, Figure]:
     """Every metric at every k: `ndcg@10` and so on.
 
-    The others are recall, capped_recall, map, mrr, coverage, gini, novelty and popularity (`Ranking.mean_popularity`).
+    The others are recall, capped_recall, map, mrr, coverage, gini, novelty and mean_popularity.
 
     Args:
         ranking: with lists of max(ks) places or more.
@@ -82,7 +82,7 @@ class _Sample:
         self._listed = (lists >= 0).sum(axis=1)
         self._sums = {
             "novelty": _sums(lists, surprise(ranking.popularity, ranking.trained)),
-            "popularity": _sums(lists, shares(ranking.popularity, ranking.trained)),
+            "mean_popularity": _sums(lists, shares(ranking.popularity, ranking.trained)),
         }
         self._shown = _shown(lists, len(ranking.popularity))
 

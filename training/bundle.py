@@ -15,6 +15,7 @@ Redis keys, each with its type, lifetime, one writer and readers:
 | `history:{user}`        | string | history's| nearline | nearline          | the person's history: `encode_history`  |
 | `hidden`                | set    | none     | nearline | serving           | item ids that must not be shown         |
 | `training:lock`         | string | a minute | the job  | the job           | who is training now                     |
+| `training:attempts`     | string | none     | schedule | schedule          | runs begun since one came to its end    |
 """
 
 import io
@@ -38,6 +39,7 @@ CURRENT = "version:current"
 KEPT = "version:kept"
 HIDDEN = "hidden"
 LOCK = "training:lock"
+ATTEMPTS = "training:attempts"
 FORMAT = 2
 
 Indices = npt.NDArray[np.int32]

@@ -76,17 +76,17 @@ def check_data(reading: Reading, drift: Sequence[str], domain: Domain, champion:
         champion: to compare with; None when there is none.
     """
     return (
-        check_enough(reading.events.rows.height, len(reading.events.people)),
+        check_enough(reading.acts, len(reading.interactions.users)),
         check_schema(drift),
-        check_types(reading.survey.types, domain),
+        check_types(reading.counts.types, domain),
         check_attributes(reading.catalogue, domain),
-        check_future(reading.survey.ahead, reading.survey.rows),
-        check_repeated(reading.events.counts),
-        check_consent(len(reading.events.people), reading.people_asked),
-        check_permitted(reading.events.rows.height, reading.events.counts.not_permitted),
+        check_future(reading.counts.ahead, reading.counts.rows),
+        check_repeated(reading.counts),
+        check_consent(len(reading.interactions.users), reading.counts.people),
+        check_permitted(reading.acts, reading.counts.not_permitted),
         check_watermark(reading.watermark, champion),
-        check_people(len(reading.events.people), champion),
-        check_volume(reading.events.rows.height, len(reading.events.people), champion),
+        check_people(len(reading.interactions.users), champion),
+        check_volume(reading.acts, len(reading.interactions.users), champion),
     )
 
 

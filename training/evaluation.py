@@ -36,7 +36,7 @@ def fit(recipe: Recipe, train: Interactions, after_round: AfterRound | None = No
         training.algorithms.base.CatalogueTooLarge: see there.
     """
     algorithm = recipe.make()
-    algorithm.fit(train.positives, train.ages, after_round)
+    algorithm.fit(train.positives, train.ages if algorithm.looks_at_ages else None, after_round)
     return algorithm
 
 

@@ -76,12 +76,12 @@ def evaluate_hold_out(
     chosen, others = _choose(hold_out.selection(refit), budget_seconds)
     split = hold_out.refitted() if refit else hold_out.arrived()
     notes = [*hold_out.notes, *notes_on(split, "test")]
-    log.info("chosen, now fitted and asked about test", algorithm=chosen.algorithm)
+    log.info("chosen, judging it on test", algorithm=chosen.algorithm)
     selected, indices, scores = _judge(chosen, split, ks)
     rows = hold_out.recommendations(split, indices, scores)
     judged = []
     for recipe in (POPULARITY, *others):
-        log.info("fitted and asked about test", algorithm=recipe.algorithm)
+        log.info("judging on test", algorithm=recipe.algorithm)
         try:
             judged.append(_judge(recipe, split, ks)[0])
         except CatalogueTooLarge as error:

@@ -53,10 +53,10 @@ class HoldOut:
             refit: valid will be trained on before test: histories are those of train. False: it will not, it arrives.
                 So of each person's rows in valid the older half has arrived, and the newer half is asked for.
         """
-        newest = _halves(self.valid).filter(~pl.col("arrived"))
-        if refit or newest.is_empty():
+        if refit:
             return _split(self.train, self.valid.clear(), self.valid)
-        return _split(self.train, _halves(self.valid).filter("arrived").select(ROW), newest.select(ROW))
+        older, newer = _halves(self.valid)
+        return _split(self.train, older, newer)
 
     def refitted(self) -> Split:
         """To judge: fitted on train and valid, asked with the histories of both for what is in test."""
@@ -140,11 +140,12 @@ def notes_on(split: Split, part: str) -> list[str]:
     return notes
 
 
-def _halves(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows with whether they are in the older half of the person's, `arrived`; of an odd number it has one more."""
+def _halves(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Each person's older and newer half; the older has one more of an odd number, but a single row is the newer."""
     c = Column
-    ordered = rows.sort(c.USER, c.AT_MS, c.ITEM)
-    return ordered.with_columns((pl.int_range(pl.len()) * 2 < pl.len()).over(c.USER).alias("arrived"))
+    of, place = pl.len().over(c.USER), pl.int_range(pl.len()).over(c.USER)
+    ordered = rows.sort(c.USER, c.AT_MS, c.ITEM).with_columns(((place * 2 < of) & (of > 1)).alias("older"))
+    return ordered.filter("older").select(ROW), ordered.filter(~pl.col("older")).select(ROW)
 
 
 def _split(train: pl.DataFrame, arrived: pl.DataFrame, asked: pl.DataFrame) -> Split:

@@ -12,51 +12,30 @@ import orjson
 import polars as pl
 from scipy import sparse
 
-from ingest.events import PERSONALIZATION, Consent
+from training.acts import Acts, AskConsents, ReadCounts, acts_of, gather
 from training.bundle import Scores
-from training.recency import Histories
+from training.columns import Column
+from training.identity import FrameRows
+from training.ids import IdMap
+from training.packed import PackedHistories, divided, merged, parts
+from training.recency import MS_A_DAY, Histories
+from training.settling import OUTSIDE, Block, settle
 
+__all__ = [
+    "Catalogue",
+    "Column",
+    "Events",
+    "IdMap",
+    "Interactions",
+    "ReadCounts",
+    "as_histories",
+    "histories",
+    "read_catalogue",
+    "read_events",
+    "settled",
+]
 
-class Column:
-    """Names of columns, here and in the lake."""
-
-    EVENT = "event_id"
-    TYPE = "type"
-    USER = "user_id"
-    ITEM = "item_id"
-    OCCURRED = "occurred_at"
-    RECEIPT = "receipt"
-    PARTITION = "partition"
-    OFFSET = "offset"
-    ATTRIBUTES = "attributes"
-    HIDDEN = "hidden"
-    AT_MS = "at_ms"
-    WEIGHT = "weight"
-    USER_INDEX = "user_index"
-    ITEM_INDEX = "item_index"
-
-
-@dataclass(frozen=True)
-class IdMap:
-    """Ids in canonical order: by code point. The place of an id is its index.
-
-    >>> IdMap(("a", "b")).index["b"]
-    1
-    """
-
-    ids: tuple[str, ...]
-
-    @cached_property
-    def index(self) -> Mapping[str, int]:
-        """id → index."""
-        return {name: index for index, name in enumerate(self.ids)}
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def encode(self, column: str) -> pl.Expr:
-        """Indices of the ids in `column`, every one of which has to be known."""
-        return pl.col(column).cast(pl.Enum(list(self.ids))).to_physical().cast(pl.Int32)
+PEOPLE_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -73,52 +52,25 @@ class Catalogue:
 
 
 @dataclass(frozen=True)
-class ReadCounts:
-    """What one reading of the lake met.
-
-    Attributes:
-        rows: rows of the lake's table.
-        repeated_positions: rows whose (partition, offset) another row has too: the lander wrote twice. Must be 0.
-        repeated_events: rows dropped because the person's event with that id stands earlier: clients sent again.
-        not_permitted: rows dropped because the person's consent does not cover them; the lander removes them.
-    """
-
-    rows: int
-    repeated_positions: int
-    repeated_events: int
-    not_permitted: int = 0
-
-
-@dataclass(frozen=True)
 class Events:
     """The acts that enter histories, each once.
 
     Attributes:
-        rows: event_id, user_id, item_id, at_ms, weight, receipt; one row an act.
+        rows: user_id, item_id, at_ms, weight, receipt; one row an act.
         counts: what reading them met.
     """
 
     rows: pl.DataFrame
     counts: ReadCounts
 
-    @cached_property
-    def people(self) -> list[str]:
-        """The ids of everybody in it, in canonical order."""
-        return self.rows[Column.USER].unique().sort().to_list()
+    @property
+    def items(self) -> pl.Series:
+        """The ids of the items met."""
+        return self.rows[Column.ITEM].unique()
 
     def before(self, at_ms: int) -> "Events":
         """Those that happened before this moment."""
         return replace(self, rows=self.rows.filter(pl.col(Column.AT_MS) < at_ms))
-
-    def permitted(self, consents: Mapping[str, Consent]) -> "Events":
-        """The events of people who allow personalization now, accepted after their last withdrawal."""
-        revoked = {user: c.revoked for user, c in consents.items() if c.allows(PERSONALIZATION)}
-        last = pl.DataFrame(
-            {Column.USER: list(revoked), "revoked": list(revoked.values())},
-            schema={Column.USER: pl.String, "revoked": pl.Int64},
-        )
-        rows = self.rows.join(last, on=Column.USER).filter(pl.col(Column.RECEIPT) > pl.col("revoked")).drop("revoked")
-        return Events(rows, replace(self.counts, not_permitted=self.rows.height - rows.height))
 
 
 @dataclass(frozen=True)
@@ -128,86 +80,113 @@ class Interactions:
     Attributes:
         users: user_id ↔ user_index.
         catalogue: the items.
-        rows: user_index, item_index, at_ms, weight, receipt; one row an item of a history, in canonical order.
+        liked: (users, items) the items that speak for something, packed.
+        seen: (users, items) those that were seen but speak for nothing, packed; its values are 0.
+        oldest_receipts: (users,) the oldest receipt that any of the person's acts was accepted under.
     """
 
     users: IdMap
     catalogue: Catalogue
-    rows: pl.DataFrame
+    liked: PackedHistories
+    seen: PackedHistories
+    oldest_receipts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, users: IdMap, catalogue: Catalogue, rows: pl.DataFrame) -> "Interactions":
+        """Those of rows in canonical order: user_index, item_index, at_ms, weight, receipt."""
+        liked, seen = divided(as_histories(rows, len(users), len(catalogue.items)))
+        oldest = np.full(len(users), np.iinfo(np.int64).max)
+        np.minimum.at(oldest, rows[Column.USER_INDEX].to_numpy(), rows[Column.RECEIPT].to_numpy())
+        return cls(users, catalogue, liked, seen, oldest)
+
+    @property
+    def positives(self) -> sparse.csr_matrix:
+        """(users, items) CSR, float32: what models are fitted on."""
+        return self.liked.user_items
+
+    def histories_of(self, users: slice | npt.NDArray[np.integer]) -> Histories:
+        """The histories of some people: (people, items)."""
+        return merged(self.liked[users], self.seen[users])
 
     @cached_property
     def histories(self) -> Histories:
-        """Everybody's, (users, items)."""
-        return as_histories(self.rows, len(self.users), len(self.catalogue.items))
+        """Everybody's: (users, items). It takes the memory once more: for many people use `histories_of`."""
+        return self.histories_of(slice(None))
 
     @property
     def user_items(self) -> sparse.csr_matrix:
-        """(users, items) CSR, float32; explicit zeros are items that were seen but speak for nothing."""
+        """(users, items) CSR, float32, of `histories`; explicit zeros are items that speak for nothing."""
         return self.histories.user_items
 
-    @cached_property
-    def positives(self) -> sparse.csr_matrix:
-        """(users, items) CSR, float32: what models are fitted on."""
-        positive = self.user_items.copy()
-        positive.eliminate_zeros()
-        return positive
-
-    @cached_property
+    @property
     def ages(self) -> npt.NDArray[np.float32]:
         """Days before the newest interaction of all, aligned with the values of `positives`."""
-        return self.histories.ages()[self.user_items.data > 0]
+        times, newest = self.liked.times, max(self.liked.times.newest(), self.seen.times.newest())
+        ages = np.empty(len(times), np.float32)
+        for part in parts(len(times)):
+            ages[part] = (newest - times[part]) / MS_A_DAY
+        return ages
 
     @cached_property
     def popularity(self) -> Scores:
         """(items,) number of people whose history speaks for it."""
-        return np.bincount(self.positives.indices, minlength=len(self.catalogue.items)).astype(np.float32)
-
-    @cached_property
-    def oldest_receipts(self) -> npt.NDArray[np.int64]:
-        """(users,) the oldest receipt that anything in the person's history was accepted under."""
-        oldest = self.rows.group_by(Column.USER_INDEX).agg(pl.col(Column.RECEIPT).min()).sort(Column.USER_INDEX)
-        return oldest[Column.RECEIPT].to_numpy()
+        counts = np.zeros(len(self.catalogue.items), np.int64)
+        for part in parts(self.positives.nnz):
+            counts += np.bincount(self.positives.indices[part], minlength=len(counts))
+        return counts.astype(np.float32)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of people, items and interactions in canonical order: the same digest gives the same model."""
         digest = sha256(orjson.dumps([self.users.ids, self.catalogue.items.ids]))
-        for column, kind in ((Column.USER_INDEX, "<i4"), (Column.ITEM_INDEX, "<i4"), (Column.AT_MS, "<i8")):
-            digest.update(self.rows[column].to_numpy().astype(kind).tobytes())
-        digest.update(self.rows[Column.WEIGHT].to_numpy().astype("<f8").tobytes())
+        for people in parts(len(self.users), PEOPLE_AT_ONCE):
+            some = self.histories_of(people)
+            matrix = some.user_items
+            for column, kind in (
+                (matrix.indptr, "<i4"),
+                (matrix.indices, "<i4"),
+                (matrix.data, "<f4"),
+                (some.at_ms, "<i8"),
+            ):
+                digest.update(column.astype(kind).tobytes())
         return digest.hexdigest()
 
+    @property
+    def rows(self) -> pl.DataFrame:
+        """user_index, item_index, at_ms, weight, receipt; one row an item of a history, in canonical order."""
+        matrix = self.user_items
+        users = np.repeat(np.arange(len(self.users), dtype=np.int32), np.diff(matrix.indptr))
+        return self._rows(users, matrix.indices, self.histories.at_ms, matrix.data)
 
-def read_events(rows: pl.LazyFrame, weights: Mapping[str, float]) -> Events:
-    """The acts in the lake's `events` table: those that enter histories, each once.
+    def and_older(self, older: Block) -> pl.DataFrame:
+        """All acts, those that count in the histories and these: user_id, item_id, at_ms, weight, receipt."""
+        rows = pl.concat([self.rows, self._rows(*older)])
+        users, items = (pl.Series(ids.ids, dtype=pl.String) for ids in (self.users, self.catalogue.items))
+        c = Column
+        names = (users.gather(rows[c.USER_INDEX]).alias(c.USER), items.gather(rows[c.ITEM_INDEX]).alias(c.ITEM))
+        return rows.select(*names, c.AT_MS, c.WEIGHT, c.RECEIPT)
 
-    Of events that a person sent under the same id, the one at the lowest (partition, offset) stands.
+    def _rows(self, users: npt.NDArray[np.integer], *columns: npt.NDArray[np.generic]) -> pl.DataFrame:
+        c = Column
+        numbers = {c.USER_INDEX: pl.Int32(), c.ITEM_INDEX: pl.Int32(), c.AT_MS: pl.Int64(), c.WEIGHT: pl.Float64()}
+        named = dict(zip(numbers, (users, *columns), strict=True))
+        return pl.DataFrame({**named, c.RECEIPT: self.oldest_receipts[users]}, schema_overrides=numbers)
+
+
+def read_events(rows: pl.LazyFrame, weights: Mapping[str, float], consents: AskConsents | None = None) -> Events:
+    """The acts in a frame like the lake's `events` table: those that enter histories, each once.
 
     Args:
         rows: the table.
         weights: event type → weight, for the types that enter a history.
+        consents: tells what people allow now; None: everybody allows it.
     """
-    c = Column
-    met = rows.select(pl.len().alias("rows"), pl.struct(c.PARTITION, c.OFFSET).n_unique().alias("positions")).collect()
-    first = (
-        rows.sort(c.PARTITION, c.OFFSET)
-        .unique([c.USER, c.EVENT], keep="first", maintain_order=True)
-        .select(
-            c.EVENT,
-            c.USER,
-            c.ITEM,
-            pl.col(c.OCCURRED).dt.timestamp("ms").alias(c.AT_MS),
-            pl.col(c.TYPE).replace_strict(dict(weights), default=None, return_dtype=pl.Float64).alias(c.WEIGHT),
-            c.RECEIPT,
-        )
-        .collect()
-    )
-    total = int(met["rows"][0])
-    counts = ReadCounts(total, total - int(met["positions"][0]), total - first.height)
-    return Events(first.filter(pl.col(c.WEIGHT).is_not_null()), counts)
+    acts, counts = gather(FrameRows(rows.collect()), weights, consents)
+    interactions, older = settled(acts, read_catalogue(None, acts), len(acts.item) + 1)
+    return Events(interactions.and_older(older), counts)
 
 
-def read_catalogue(items: pl.LazyFrame | None, events: Events) -> Catalogue:
+def read_catalogue(items: pl.LazyFrame | None, events: Acts | Events) -> Catalogue:
     """Every item that was described or met, without those that are hidden.
 
     Args:
@@ -215,7 +194,7 @@ def read_catalogue(items: pl.LazyFrame | None, events: Events) -> Catalogue:
         events: the acts.
     """
     c = Column
-    met = events.rows[c.ITEM].unique().to_list()
+    met = set(events.items)
     if items is None:
         return Catalogue(IdMap(tuple(sorted(met))), ({},) * len(met))
     last = items.sort(c.PARTITION, c.OFFSET).unique(c.ITEM, keep="last").collect()
@@ -234,27 +213,21 @@ def histories(events: pl.DataFrame, catalogue: Catalogue, length: int) -> Intera
         catalogue: the items.
         length: the newest items of a person that stay.
     """
-    c = Column
-    events = events.filter(pl.col(c.ITEM).is_in(list(catalogue.items.ids)))
-    users = IdMap(tuple(events[c.USER].unique().sort()))
-    rows = (
-        events.lazy()
-        .with_columns(users.encode(c.USER).alias(c.USER_INDEX), catalogue.items.encode(c.ITEM).alias(c.ITEM_INDEX))
-        .group_by(c.USER_INDEX, c.ITEM_INDEX)
-        .agg(
-            pl.col(c.AT_MS).max(),
-            pl.col(c.WEIGHT).filter(pl.col(c.AT_MS) == pl.col(c.AT_MS).max()).max(),
-            pl.col(c.RECEIPT).min(),
-        )
-        # Items are in code point order, so their indices break ties as their ids would.
-        .sort(c.USER_INDEX, c.AT_MS, c.WEIGHT, c.ITEM_INDEX)
-        .group_by(c.USER_INDEX, maintain_order=True)
-        .tail(length)
-        .sort(c.USER_INDEX, c.ITEM_INDEX)
-        .select(c.USER_INDEX, c.ITEM_INDEX, c.AT_MS, c.WEIGHT, c.RECEIPT)
-        .collect()
-    )
-    return Interactions(users, catalogue, rows)
+    return settled(acts_of(events), catalogue, length)[0]
+
+
+def settled(acts: Acts, catalogue: Catalogue, length: int) -> tuple[Interactions, Block]:
+    """The histories that these acts make, and the acts that count in them no more. The acts are spent.
+
+    Args:
+        acts: those of items outside the catalogue are passed over.
+        catalogue: the items.
+        length: the newest items of a person that stay.
+    """
+    place = catalogue.items.index
+    found = settle(acts, np.array([place.get(item, OUTSIDE) for item in acts.item_ids], np.int32), len(place), length)
+    users = IdMap(tuple(user for user, stays in zip(acts.users.ids, found.stay, strict=True) if stays))
+    return Interactions(users, catalogue, found.liked, found.seen, acts.oldest_receipts[found.stay]), found.older
 
 
 def as_histories(rows: pl.DataFrame, users: int, items: int) -> Histories:

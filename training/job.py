@@ -154,7 +154,7 @@ class Job:
         with phase("register"):
             bundle = self._bundle(record.run_id, reading, interactions, contest, model)
             change = champion and diff_lists(champion.bundle, bundle, interactions)
-            facts = Facts(bundle, contest, split, data, found.trials, change, phase.figures())
+            facts = Facts(bundle, contest, split, data, found, change, phase.figures())
             version = self._register(record, facts)
         with phase("publish"):
             served = contest.passed

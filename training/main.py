@@ -153,10 +153,9 @@ def evaluate(files: HoldOutFiles, budget_seconds: float, ks: Sequence[int], out:
     except (BadFile, CatalogueTooLarge) as error:
         structlog.get_logger(__name__).error("nothing was evaluated", why=str(error))
         return FAILED
-    show(*report_on(report, ks))
-    if out is not None:
+    if out is not None:  # Before anything is printed: who pipes the report into `head` wants the lists too.
         report.recommendations.write_parquet(out)
-        show(Text(f"{report.recommendations.height:,} rows written to {out}"))
+    show(*report_on(report, ks))
     return OK
 
 

@@ -16,8 +16,8 @@ from training.promotion import Contest
 from training.ranking import Ranking
 from training.recipe import Recipe
 from training.run_record import Point, describe, figure, parameters_of
+from training.search import Found
 from training.split import Split
-from training.tuning import Trial
 from training.verdict import Verdict, percent
 
 CARD = "model_card.md"
@@ -32,7 +32,7 @@ class Facts(NamedTuple):
         contest: its hold-out and the gate.
         split: the hold-out.
         data: what was said of it.
-        trials: of the search, in order.
+        found: by the search.
         change: against the lists that are served now; None where none are.
         figures: seconds of the phases so far, and memory.
     """
@@ -41,7 +41,7 @@ class Facts(NamedTuple):
     contest: Contest
     split: Split
     data: Checked
-    trials: Sequence[Trial]
+    found: Found
     change: ListDiff | None
     figures: Mapping[str, float]
 
@@ -73,7 +73,7 @@ def card(version: int, facts: Facts) -> str:
         ["![What is shown, and what people took up](popularity.png)"],
         ["## Gate", *_verdicts(facts.contest.verdicts), *_set_aside(facts.contest)],
         ["## What changes for people", _change(facts.change)],
-        ["## Search", _search(facts.trials)],
+        ["## Search", _search(facts.found)],
         ["## Versions so far", "![nDCG@10 of the versions](history.png)"],
         ["## Run", _table(("", ""), [(name, figure(value)) for name, value in facts.figures.items()])],
     )
@@ -143,13 +143,12 @@ def _change(change: ListDiff | None) -> str:
     )
 
 
-def _search(trials: Sequence[Trial]) -> str:
-    if not trials:
-        return "Nothing was tried: the recipe was given."
-    best = sorted(trials, key=lambda one: -one.ndcg)[:BEST_TRIALS]
-    rows = [(describe(one.recipe), f"{one.ndcg:.4f}", f"{one.seconds:.1f}", one.state) for one in best]
-    intro = f"The best of {len(trials)} trials, on a hold-out of their own from before the gate's:"
-    return f"{intro}\n\n{_table(('recipe', 'nDCG@10', 'seconds', ''), rows)}"
+def _search(found: Found) -> str:
+    if not found.trials:
+        return "Nothing was tried: there was too little to choose on."
+    rows = [(describe(one.recipe), f"{one.ndcg:.4f}", f"{one.seconds:.1f}") for one in found.best[:BEST_TRIALS]]
+    intro = f"The best of {len(found.trials)} trials, on a hold-out of their own from before the gate's:"
+    return f"{intro}\n\n{_table(('recipe', 'nDCG@10', 'seconds'), rows)}"
 
 
 def _recipe(manifest: Manifest) -> Recipe:

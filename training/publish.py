@@ -2,15 +2,21 @@
 
 1. `version:kept` gets the version, so that whoever forgets a person from here on knows of these keys.
 2. The lists are written in batches, each after asking what its people allow.
-3. Everybody is asked again: who withdrew meanwhile loses the list. Who withdraws later is the schedule's affair.
+3. The people of a batch are asked again when their lists stand: who withdrew meanwhile loses the list. Who withdraws
+   later is the schedule's affair: a withdrawal is in the projection before its mark is in the log, so either the second
+   answer is a no, or the mark is met when the list stands.
 4. The lists are counted, and only then `bundle:{version}` is written: where it stands, the version is whole.
 5. `version:current` is set: one key, so readers see the old version or the new one.
 6. Of the other versions, all but the one that was current are removed.
 
-A failure before step 5 leaves the old version whole. What was written ends with its lifetime or with the next publish.
+While the lists of one batch are computed, a second thread writes those of the batch before it and asks for the one
+after it. A failure before step 5 leaves the old version whole. What was written ends with its lifetime or with the next
+publish.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -19,13 +25,17 @@ from rich.console import Console
 from rich.progress import track
 from scipy import sparse
 
+from infra.ahead import one_ahead
 from infra.online_store import OnlineStore
 from ingest.events import PERSONALIZATION, ConsentProjection
-from training.bundle import CURRENT, KEPT, Bundle, bundle_key, encode_list, list_key, live_key, recommend
+from training.bundle import CURRENT, KEPT, Bundle, Indices, bundle_key, encode_list, list_key, live_key, recommend
 from training.interactions import Interactions
 from training.recency import Histories
 
 BATCH = 1000
+
+Users = npt.NDArray[np.int64]
+"""Numbers of people: `user_index`."""
 
 
 class PublishError(Exception):
@@ -61,8 +71,7 @@ class Publisher:
         """
         self._store.sadd(KEPT, version)
         written = self._write_lists(version, bundle, interactions)
-        written = self._remove_withdrawn(version, written)
-        self._check(version, written)
+        self._check(version, interactions, written)
         self._store.set(bundle_key(version), bundle.dump(), ex=self._ttl)
         previous = current(self._store)
         self._store.set(CURRENT, version)
@@ -81,55 +90,54 @@ class Publisher:
             self._store.set(CURRENT, version)
         return whole
 
-    def _write_lists(self, version: int, bundle: Bundle, interactions: Interactions) -> dict[str, int]:
-        """user_id → oldest receipt of the history, for those who now have a list."""
+    def _write_lists(self, version: int, bundle: Bundle, interactions: Interactions) -> Users:
+        """Write everybody's list. Returns those who have one now."""
         histories = over_items_of(bundle, interactions)
-        written: dict[str, int] = {}
-        for rows in _batches(len(interactions.users)):
-            people = {interactions.users.ids[row]: int(interactions.oldest_receipts[row]) for row in rows}
-            allowed = self._allowed(people)
-            asked = np.array([row for row in rows if interactions.users.ids[row] in allowed], np.int64)
-            if len(asked):
-                user_items = histories[asked].weighted(bundle.manifest.recency)
+        batches = _shown(_batches(np.arange(len(interactions.users))))
+        written = [np.empty(0, np.int64)]
+        with ThreadPoolExecutor(1, "publish") as beside:
+            writing: Future[Users] | None = None
+            for asked in one_ahead(beside.submit(self._allowed, interactions, users) for users in batches):
+                users = asked.result()
+                user_items = histories[users].weighted(bundle.manifest.recency)
                 lists, _ = recommend(bundle.model, bundle.popular, user_items, self._length)
-                self._write(version, list(allowed), lists)
-                written |= allowed
-        return written
+                if writing is not None:
+                    written.append(writing.result())
+                writing = beside.submit(self._write, version, interactions, users, lists)
+            if writing is not None:
+                written.append(writing.result())
+        return np.concatenate(written)
 
-    def _allowed(self, people: dict[str, int]) -> dict[str, int]:
-        """Those of `people` (user_id → oldest receipt) of whom everything may be used, in their order."""
-        consents = self._consents.read(list(people))
-        return {
-            user: receipt
-            for user, receipt in people.items()
-            if consents[user].allows(PERSONALIZATION) and consents[user].covers(receipt)
-        }
+    def _allowed(self, interactions: Interactions, users: Users) -> Users:
+        """Those of the people of whom everything may be used."""
+        names = [interactions.users.ids[user] for user in users]
+        consents, receipts = self._consents.read(names), interactions.oldest_receipts[users].tolist()
+        allowed = (
+            consents[name].allows(PERSONALIZATION) and consents[name].covers(receipt)
+            for name, receipt in zip(names, receipts, strict=True)
+        )
+        return users[np.fromiter(allowed, np.bool_, len(users))]
 
-    def _write(self, version: int, users: Sequence[str], lists: npt.NDArray[np.int32]) -> None:
+    def _write(self, version: int, interactions: Interactions, users: Users, lists: Indices) -> Users:
+        """Write lists, then ask again. Returns those who keep theirs."""
         pipeline = self._store.pipeline(transaction=False)
-        for user, items in zip(users, lists, strict=True):
-            pipeline.set(list_key(version, user), encode_list(items), ex=self._ttl)
+        for key, items in zip(_list_keys(version, interactions, users), lists, strict=True):
+            pipeline.set(key, encode_list(items), ex=self._ttl)
         pipeline.execute()
-
-    def _remove_withdrawn(self, version: int, written: dict[str, int]) -> dict[str, int]:
-        still: dict[str, int] = {}
-        for people in _parts(written):
-            allowed = self._allowed(people)
-            withdrawn = [list_key(version, user) for user in people if user not in allowed]
-            if withdrawn:
-                self._store.unlink(*withdrawn)
-            still |= allowed
+        still = self._allowed(interactions, users)
+        withdrawn = _list_keys(version, interactions, np.setdiff1d(users, still))
+        if withdrawn:
+            self._store.unlink(*withdrawn)
         return still
 
-    def _check(self, version: int, written: dict[str, int]) -> None:
+    def _check(self, version: int, interactions: Interactions, written: Users) -> None:
         """Every list stands, but for those of people who withdrew since they were asked."""
-        for people in _parts(written):
-            pipeline = self._store.pipeline(transaction=False)
-            for user in people:
-                pipeline.exists(list_key(version, user))
-            there = pipeline.execute()
-            missing = {user: people[user] for user, found in zip(people, there, strict=True) if not found}
-            if missing and self._allowed(missing):
+        for users in _batches(written):
+            keys = _list_keys(version, interactions, users)
+            if self._store.exists(*keys) == len(keys):
+                continue
+            missing = users[[not self._store.exists(key) for key in keys]]
+            if len(self._allowed(interactions, missing)):
                 raise PublishError(
                     f"lists of version {version} vanished while it was published: give the online store more memory, "
                     "or turn eviction off, and train again"
@@ -142,6 +150,38 @@ class Publisher:
                     self._store.unlink(*keys)
             self._store.unlink(bundle_key(other))
             self._store.srem(KEPT, other)
+
+
+@dataclass(frozen=True)
+class OverItems:
+    """Histories in the item indices of another version, without items that it does not know.
+
+    Attributes:
+        interactions: the histories.
+        index: (items of the interactions,) each item's index in the version, or -1.
+        items: number of items of the version.
+    """
+
+    interactions: Interactions
+    index: npt.NDArray[np.int32]
+    items: int
+
+    def __getitem__(self, users: slice | npt.NDArray[np.integer]) -> Histories:
+        """Some people's: (people, items of the version)."""
+        some = self.interactions.histories_of(users)
+        indices, lengths = self.index[some.user_items.indices], np.diff(some.user_items.indptr)
+        known = indices >= 0
+        rows = np.repeat(np.arange(len(some)), lengths)[known]
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(some)))]).astype(np.int32)
+        shape = (len(some), self.items)
+        over = sparse.csr_matrix((some.user_items.data[known], indices[known], indptr), shape=shape)
+        return Histories(over, some.at_ms[known])
+
+
+def over_items_of(bundle: Bundle, interactions: Interactions) -> OverItems:
+    """The histories over the items of a bundle."""
+    index = [bundle.item_index.get(item, -1) for item in interactions.catalogue.items.ids]
+    return OverItems(interactions, np.array(index, np.int32), len(bundle.items.item_ids))
 
 
 def current(store: OnlineStore) -> int | None:
@@ -165,30 +205,18 @@ def forget_lists(store: OnlineStore, user_id: str) -> int:
     return store.unlink(*keys) if keys else 0
 
 
-def over_items_of(bundle: Bundle, interactions: Interactions) -> Histories:
-    """(users, items of the bundle): the histories in the bundle's item indices, without items it does not know."""
-    user_items = interactions.user_items
-    columns = np.array([bundle.item_index.get(item, -1) for item in interactions.catalogue.items.ids], np.int32)
-    rows = np.repeat(np.arange(user_items.shape[0]), np.diff(user_items.indptr))
-    indices = columns[user_items.indices]
-    known = indices >= 0
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows[known], minlength=user_items.shape[0]))])
-    shape = (user_items.shape[0], len(bundle.items.item_ids))
-    over = sparse.csr_matrix((user_items.data[known], indices[known], indptr.astype(np.int32)), shape=shape)
-    return Histories(over, interactions.histories.at_ms[known])
+def _list_keys(version: int, interactions: Interactions, users: Users) -> list[str]:
+    return [list_key(version, interactions.users.ids[user]) for user in users]
 
 
-def _batches(people: int) -> Iterable[range]:
+def _batches(users: Users) -> list[Users]:
+    return [users[start : start + BATCH] for start in range(0, len(users), BATCH)]
+
+
+def _shown(batches: list[Users]) -> Iterable[Users]:
+    """The batches, with a progress bar on a terminal."""
     console = Console(stderr=True)
-    starts = range(0, people, BATCH)
-    shown = track(starts, "Publishing lists", console=console, disable=not console.is_terminal)
-    return (range(start, min(start + BATCH, people)) for start in shown)
-
-
-def _parts(people: dict[str, int]) -> Iterator[dict[str, int]]:
-    users = list(people)
-    for start in range(0, len(users), BATCH):
-        yield {user: people[user] for user in users[start : start + BATCH]}
+    return track(batches, "Publishing lists", console=console, disable=not console.is_terminal)
 
 
 def _chunks(keys: Iterator[bytes]) -> Iterator[list[bytes]]:

@@ -19,7 +19,7 @@ METRICS: Mapping[str, str] = {
     "coverage": "share of the items that are in anybody's list",
     "gini": "how unequally places are shared out among items: 0 evenly, 1 all to one",
     "novelty": "mean of -log2(share of people who have the item), in bits",
-    "popularity": "mean share of people who have the item: popularity bias",
+    "mean_popularity": "mean share of people who have the item: the popularity bias",
 }
 """Metric → what it says, in the order of the table."""
 

@@ -64,7 +64,7 @@ class RunRecord:
             return
         seen = orjson.dumps({str(partition): offset for partition, offset in sorted(reading.watermark.items())})
         self._say({"snapshot_version": str(reading.version), "watermark": seen.decode()})
-        figures = {"events": reading.events.rows.height, "people": len(reading.events.people)}
+        figures = {"events": reading.acts, "people": len(reading.interactions.users)}
         self._runs.log(self.run_id, metrics=figures)
 
     def checked(self, verdicts: Iterable[Verdict], accepted: str | None) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import structlog
 from pydantic import ValidationError
@@ -26,7 +27,9 @@ from ingest.events import (
     key,
     now,
 )
+from training.bundle import ATTEMPTS
 from training.job import Outcome
+from training.lock import SECONDS as LOCK_SECONDS
 from training.metrics import TrainingMetrics
 from training.publish import forget_lists
 
@@ -46,11 +49,14 @@ class Due:
         every_seconds: at least so often, when anything is new.
         after_events: after so many new events.
         renew_seconds: so often even when nothing is new: published lists expire.
+        retry_seconds: so long after a retraining that failed, twice as long after a second one, and so on: by then
+            the lock of one that was killed has run out.
     """
 
     every_seconds: float
     after_events: int
     renew_seconds: float
+    retry_seconds: float = LOCK_SECONDS
 
     def now(self, waited: float, events: int, marks: int) -> bool:
         """Whether it is time.
@@ -65,6 +71,15 @@ class Due:
         if marks and waited >= min(AFTER_MARK_SECONDS, self.every_seconds):
             return True
         return events > 0 and waited >= self.every_seconds
+
+    def again(self, waited: float, failures: int) -> bool:
+        """Whether it is time to try again.
+
+        Args:
+            waited: seconds since the last retraining failed.
+            failures: in a row.
+        """
+        return failures > 0 and waited >= min(self.retry_seconds * 2 ** (failures - 1), self.every_seconds)
 
 
 class Schedule:
@@ -96,7 +111,8 @@ class Schedule:
         # What was new when this process last stopped is not known: take it that something was.
         self._events = 1
         self._marks = 0
-        self._since = time.monotonic()
+        # So many retrainings that did not come to an end may stand in the store: this process tries again soon.
+        self._since = self._failed = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; a retraining under way is then ended."""
@@ -122,7 +138,10 @@ class Schedule:
             structlog.get_logger(__name__).warning("waiting for the stores", error=type(error).__name__)
             _rewind(consumer, records)
             stop.wait(RETRY_SECONDS)
-        self._look_after_training()
+        try:
+            self._look_after_training()
+        except OnlineStoreError as error:
+            structlog.get_logger(__name__).warning("waiting for the stores", error=type(error).__name__)
 
     def _handle(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -147,11 +166,19 @@ class Schedule:
         if self._child is not None:
             code = self._child.poll()
             if code is not None:
-                self._finished(self._child, code)
-                self._child = None
-        elif self._due.now(time.monotonic() - self._since, self._events, self._marks):
+                child, self._child = self._child, None
+                self._finished(child, code)
+        elif self._is_due():
+            # Counted before it begins: whatever ends this process, the next one knows that there was something to do.
+            self._store.incr(ATTEMPTS)
             self._since, self._events, self._marks = time.monotonic(), 0, 0
             self._child = self._start()
+
+    def _is_due(self) -> bool:
+        moment = time.monotonic()
+        if self._due.now(moment - self._since, self._events, self._marks):
+            return True
+        return self._due.again(moment - self._failed, int(cast("bytes", self._store.get(ATTEMPTS) or b"0")))
 
     def _finished(self, child: "subprocess.Popen[str]", code: int) -> None:
         outcome = _outcome(child)
@@ -159,8 +186,10 @@ class Schedule:
         log = structlog.get_logger(__name__)
         if outcome is None:
             self._events += 1  # What it did not train on is still new.
+            self._failed = time.monotonic()
             log.warning("retraining failed", exit_code=code)
         else:
+            self._store.delete(ATTEMPTS)
             log.info("retraining finished", result=outcome.result, version=outcome.version)
 
     def _end_child(self) -> None:

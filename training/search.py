@@ -41,8 +41,12 @@ class Found(NamedTuple):
 
     @property
     def best(self) -> list[Trial]:
-        """Those that were judged to the end, the best first."""
-        return sorted((one for one in self.trials if one.state == "complete"), key=lambda one: -one.ndcg)
+        """Those that were judged to the end, the best first, each recipe once."""
+        complete = sorted((one for one in self.trials if one.state == "complete"), key=lambda one: -one.ndcg)
+        unique: dict[str, Trial] = {}
+        for trial in complete:
+            unique.setdefault(repr(trial.recipe), trial)
+        return list(unique.values())
 
 
 def search(

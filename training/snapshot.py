@@ -1,25 +1,17 @@
-"""One reading of the lake: the events that may be used now, and the items."""
+"""One reading of the lake: everybody's history as far as they allow its use, and what stood beside it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from infra.lake import EVENTS, ITEMS, Lake, LakeEmpty
-from ingest.events import Consent, ConsentProjection, Domain, now
-from training.bundle import Snapshot
-from training.interactions import Catalogue, Column, Events, Interactions, histories, read_catalogue, read_events
-from training.survey import Survey, survey
+import polars as pl
 
-PEOPLE_AT_ONCE = 1000
-COLUMNS = (
-    Column.EVENT,
-    Column.TYPE,
-    Column.USER,
-    Column.ITEM,
-    Column.OCCURRED,
-    Column.RECEIPT,
-    Column.PARTITION,
-    Column.OFFSET,
-)
+from infra.lake import EVENTS, ITEMS, Lake, LakeEmpty, LakeTable
+from ingest.events import ConsentProjection, Domain, now
+from training.acts import gather
+from training.bundle import Snapshot, milliseconds
+from training.interactions import Catalogue, Events, Interactions, ReadCounts, read_catalogue, settled
+from training.settling import Block
 
 
 @dataclass(frozen=True)
@@ -27,32 +19,47 @@ class Reading:
     """What the lake held, as far as people allow its use.
 
     Attributes:
+        interactions: everybody's history.
+        older: acts that count in no history any more, but did once.
+        counts: what was met.
         version: of the lake's table of events.
         watermark: partition → offset up to which the log was in it.
         length: the newest items of a person that a history keeps.
-        people_asked: how many people have acts in the lake, whether they allow the use or not.
-        survey: what stood in the table.
     """
 
-    events: Events
-    catalogue: Catalogue
+    interactions: Interactions
+    older: Block
+    counts: ReadCounts
     version: int
-    watermark: dict[int, int]
+    watermark: Mapping[int, int]
     length: int
-    people_asked: int
-    survey: Survey
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items."""
+        return self.interactions.catalogue
+
+    @property
+    def acts(self) -> int:
+        """How many acts may be used."""
+        return self.interactions.liked.user_items.nnz + self.interactions.seen.user_items.nnz + len(self.older.user)
+
+    @property
+    def events(self) -> Events:
+        """All acts, in a table made for it: 50 bytes an act, so let go of it."""
+        return Events(self.interactions.and_older(self.older), self.counts)
 
     def histories(self) -> Interactions:
         """Everybody's history as of this reading."""
-        return histories(self.events.rows, self.catalogue, self.length)
+        return self.interactions
 
     def describe(self, interactions: Interactions) -> Snapshot:
         """What a model says it was trained on."""
         return Snapshot(
             version=self.version,
             digest=interactions.digest,
-            watermark=self.watermark,
-            events=self.events.rows.height,
+            watermark=dict(self.watermark),
+            events=self.acts,
             users=len(interactions.users),
         )
 
@@ -67,26 +74,19 @@ def read_lake(lake: Lake, consents: ConsentProjection, domain: Domain) -> Readin
         infra.lake.LakeUnavailable: the lake cannot be read.
         ingest.events.ConsentUnavailable: nobody can tell what people allow.
     """
-    found = lake.snapshot(EVENTS, COLUMNS)
-    everybodys = read_events(found.rows.lazy(), domain.history_weights)
-    events = everybodys.permitted(_consents(consents, everybodys.people))
+
+    def read(table: LakeTable) -> Reading:
+        acts, counts = gather(table, domain.history_weights, consents.read, latest_ms)
+        catalogue = read_catalogue(_items(lake), acts)
+        interactions, older = settled(acts, catalogue, domain.history.length)
+        return Reading(interactions, older, counts, table.version, table.watermark, domain.history.length)
+
+    latest_ms = milliseconds(now() + timedelta(seconds=domain.events.future_tolerance_seconds))
+    return lake.read(EVENTS, read)
+
+
+def _items(lake: Lake) -> pl.LazyFrame | None:
     try:
-        items = lake.snapshot(ITEMS).rows.lazy()
+        return lake.snapshot(ITEMS).rows.lazy()
     except LakeEmpty:
-        items = None
-    return Reading(
-        events,
-        read_catalogue(items, events),
-        found.version,
-        dict(found.watermark),
-        domain.history.length,
-        len(everybodys.people),
-        survey(found.rows, now() + timedelta(seconds=domain.events.future_tolerance_seconds)),
-    )
-
-
-def _consents(consents: ConsentProjection, people: list[str]) -> dict[str, Consent]:
-    found: dict[str, Consent] = {}
-    for start in range(0, len(people), PEOPLE_AT_ONCE):
-        found.update(consents.read(people[start : start + PEOPLE_AT_ONCE]))
-    return found
+        return None

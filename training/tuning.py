@@ -1,8 +1,8 @@
 """Which recipe to train: the best that is found on a validation hold-out within a time.
 
 1. One recipe of each algorithm is judged, with the parameters that the shape of the data suggests.
-2. Those that come near the best take turns: next is the one that has had the least time, and Optuna says what to try.
-3. How much the newer items of a history should weigh is found for the best one.
+2. How much the newer items of a history should weigh is found for the best one; the others are asked so too.
+3. Those that come near the best take turns: next is the one that has had the least time, and Optuna says what to try.
 4. The best of each algorithm are blended, where that is worth it.
 
 All are fitted on `split.train` and compared on the same people.
@@ -94,9 +94,9 @@ def select(
     with SearchBar(seconds) as bar:
         search = Search(split, Study(split, storage), bar, on_trial)
         search.judge_all([*first, *default_recipes(shape)])
+        search.weigh()
         search.take_turns(search.started + SEARCHING * seconds)
-        recency = search.recency()
-        return search.blend(recency) if seconds else search.best_recipe()._replace(recency=recency)
+        return search.blend() if seconds else search.best_recipe()
 
 
 class Search:
@@ -119,7 +119,7 @@ class Search:
         self._bar = bar
         self._on_trial = on_trial
         self._best: dict[str, Best] = {}
-        self._spent: dict[str, list[float]] = {}
+        self._seconds: dict[str, list[float]] = {}
         for trial in study.trials():
             self._keep(trial, None)
 
@@ -130,47 +130,44 @@ class Search:
         known = {key(trial.recipe) for trial in self._study.trials()}
         for recipe in recipes:
             if key(recipe) not in known:
-                trial, model = self._judged(recipe.whole(), None)
-                self._study.remember(trial, self._spaces.get(recipe.algorithm, NOT_SEARCHED))
-                self._keep(trial, model)
+                self._remember(*self._judged(recipe.whole(), None))
                 known.add(key(recipe))
 
     def take_turns(self, end: float) -> None:
         """Let the algorithms that are near the best try what Optuna suggests, until the monotonic clock says `end`."""
+        recency = self.best_recipe().recency
         while algorithm := self._next(end - time.monotonic()):
             asked = self._study.ask()
-            recipe = suggested(asked, algorithm, self._spaces[algorithm]).whole()
+            recipe = suggested(asked, algorithm, self._spaces[algorithm]).whole()._replace(recency=recency)
             trial, model = self._judged(recipe, self._watch(asked, recipe, end))
             self._study.tell(asked, trial)
             self._keep(trial, model)
 
-    def recency(self) -> Recency:
-        """What the newer items of a history should weigh, for the best recipe; unweighted unless another is better."""
-        trial, model = self._leader()
-        model = model or fit(trial.recipe, self._train)
-        figures = {form: self._asked(trial.recipe, model, form) for form in (UNWEIGHTED, trial.recipe.recency)}
-        probes = [Recency(boost=BOOSTS[0], half_life=half_life) for half_life in HALF_LIVES]
-        figures |= {form: self._asked(trial.recipe, model, form) for form in probes}
-        closest = max(probes, key=lambda form: figures[form].mean())
-        if figures[closest].mean() > figures[UNWEIGHTED].mean():
-            stronger = [closest.model_copy(update={"boost": boost}) for boost in BOOSTS[1:]]
-            figures |= {form: self._asked(trial.recipe, model, form) for form in stronger}
-        best, plain = max(figures, key=lambda form: figures[form].mean()), figures[UNWEIGHTED]
-        return best if worth_it(figures[best], plain) else UNWEIGHTED
+    def weigh(self) -> None:
+        """Find what the newer items of a history should weigh, and judge the best of each algorithm that way."""
+        recency = self._found_recency()
+        for trial, model in self._parts():
+            recipe = trial.recipe._replace(recency=recency)
+            if model is not None and recipe != trial.recipe:
+                start = time.monotonic()
+                ndcg = float(judge(model, self._split, recency).mean())
+                self._remember(Trial(recipe, ndcg, time.monotonic() - start, "complete"), model)
 
-    def blend(self, recency: Recency) -> Recipe:
-        """The best single recipe with this recency, or a blend where that is better."""
+    def blend(self) -> Recipe:
+        """The best single recipe, or a blend of the best ones where that is better; it has the recency of the best."""
+        recency = self.best_recipe().recency
         parts = self._parts()
         models = [best.model or fit(best.trial.recipe, self._train) for best in parts]
-        recipes = [best.trial.recipe._replace(recency=recency) for best in parts]
         start = time.monotonic()
         scored = score(models, self._split, recency)
         weights = best_weights(scored)
-        ndcg = float(scored.ndcg(weights).mean())
+        recipes = [best.trial.recipe._replace(recency=recency) for best in parts]
         chosen = [(recipe, weight) for recipe, weight in zip(recipes, weights, strict=True) if weight]
         recipe = chosen[0][0] if len(chosen) == 1 else blended(chosen)
-        self._tell(Trial(recipe, ndcg, time.monotonic() - start, "complete"))
-        return recipe
+        trial = Trial(recipe, float(scored.ndcg(weights).mean()), time.monotonic() - start, "complete")
+        self._tell(trial)
+        # The best may itself be a blend, of an earlier search.
+        return max(trial, self._leader().trial, key=lambda one: one.ndcg).recipe
 
     def best_recipe(self) -> Recipe:
         """Of single ones."""
@@ -212,13 +209,31 @@ class Search:
             for name, best in self._best.items()
             if self._spaces.get(name, NOT_SEARCHED).ranges
             and best.trial.ndcg >= lowest
-            and np.median(self._spent[name]) <= seconds
+            and max(self._seconds[name][-2:]) <= seconds
         ]
-        return min(near, key=lambda name: sum(self._spent[name]), default=None)
+        return min(near, key=lambda name: sum(self._seconds[name]), default=None)
+
+    def _found_recency(self) -> Recency:
+        """What suits the best recipe; unweighted unless another is surely better."""
+        trial, model = self._leader()
+        model = model or fit(trial.recipe, self._train)
+        figures = {form: self._asked(trial.recipe, model, form) for form in (UNWEIGHTED, trial.recipe.recency)}
+        probes = [Recency(boost=BOOSTS[0], half_life=half_life) for half_life in HALF_LIVES]
+        figures |= {form: self._asked(trial.recipe, model, form) for form in probes}
+        closest = max(probes, key=lambda form: figures[form].mean())
+        if figures[closest].mean() > figures[UNWEIGHTED].mean():
+            stronger = [closest.model_copy(update={"boost": boost}) for boost in BOOSTS[1:]]
+            figures |= {form: self._asked(trial.recipe, model, form) for form in stronger}
+        best, plain = max(figures, key=lambda form: figures[form].mean()), figures[UNWEIGHTED]
+        return best if worth_it(figures[best], plain) else UNWEIGHTED
+
+    def _remember(self, trial: Trial, model: Algorithm | None) -> None:
+        self._study.remember(trial, self._spaces.get(trial.recipe.algorithm, NOT_SEARCHED))
+        self._keep(trial, model)
 
     def _keep(self, trial: Trial, model: Algorithm | None) -> None:
         name = trial.recipe.algorithm
-        self._spent.setdefault(name, []).append(trial.seconds)
+        self._seconds.setdefault(name, []).append(trial.seconds)
         known = self._best.get(name)
         if trial.state == "complete" and (known is None or trial.ndcg > known.trial.ndcg):
             self._best[name] = Best(trial, model)

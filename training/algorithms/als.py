@@ -8,6 +8,7 @@ import numpy.typing as npt
 from implicit.cpu.als import AlternatingLeastSquares
 from scipy import sparse
 
+from training.algorithms.als_rounds import rounds
 from training.algorithms.base import AfterRound, Algorithm, most_similar, padded
 from training.algorithms.blas import one_blas_thread
 from training.algorithms.parameters import positive, whole
@@ -55,15 +56,11 @@ class ALS(Algorithm):
     ) -> None:
         """Learn the items' vectors. The people's are thrown away."""
         self._model = self._unfitted()
-
-        def callback(iteration: int, *_: Any) -> None:
-            if after_round is not None:
-                # A copy is asked, since what `implicit` derives from the vectors when it is asked it keeps.
-                after_round(self.from_arrays(self._parameters, {"item_factors": self._vectors.copy()}), iteration + 1)
-
         with one_blas_thread():
-            self._model.fit(user_items, show_progress=False, callback=callback)
-        self._model.user_factors = None
+            for done in rounds(self._model, user_items, self._parameters["seed"]):
+                if after_round is not None:
+                    # A copy is asked: what `implicit` derives from the vectors when it is asked, it keeps.
+                    after_round(self.from_arrays(self._parameters, {"item_factors": self._vectors.copy()}), done)
 
     def scores(self, user_items: sparse.csr_matrix) -> Scores:
         """The items' vectors times the one that explains the row best."""

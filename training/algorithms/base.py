@@ -75,6 +75,11 @@ class Algorithm(ABC):
         """The items most like this one: see `training.bundle.Model`."""
 
     @property
+    def looks_at_ages(self) -> bool:
+        """Whether it makes a difference to `fit` how old the interactions are."""
+        return False
+
+    @property
     @abstractmethod
     def parameters(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON values."""
@@ -104,13 +109,16 @@ def best(scores: Scores, held: sparse.csr_matrix, k: int, least: float = -np.inf
         least: items that score this or less are not listed.
 
     Returns:
-        item indices (rows, k), best first, of two as good the lower index, padded with -1; their scores.
+        item indices (rows, k), best first, of two as good the lower index, padded with -1; their scores. Where all
+        scores are 0 nothing is known, and the list is empty.
     """
     indices, listed = no_lists(len(scores), k)
     for row, values in enumerate(scores):
         values[held.indices[held.indptr[row] : held.indptr[row + 1]]] = -np.inf
-        # What is as good as the last place stays in, in the order of the items, which a stable sort keeps.
         found = np.flatnonzero(values > least)
+        if not values[found].any():
+            continue
+        # What is as good as the last place stays in, in the order of the items, which a stable sort keeps.
         if len(found) > k:
             found = found[values[found] >= np.partition(values[found], len(found) - k)[len(found) - k]]
         found = found[np.argsort(-values[found], kind="stable")[:k]]
@@ -119,10 +127,13 @@ def best(scores: Scores, held: sparse.csr_matrix, k: int, least: float = -np.inf
 
 
 def padded(found: Indices, found_scores: Scores, k: int) -> tuple[Indices, Scores]:
-    """Lists of length `k` from (rows, any) lists, best first, that say `NOTHING` where they end."""
+    """Lists of length `k` from (rows, any) lists, best first, that say `NOTHING` where they end.
+
+    Where all scores are 0 nothing is known, and the list is empty.
+    """
     indices, scores = no_lists(len(found), k)
     width = min(k, found.shape[1])
-    real = found_scores[:, :width] > NOTHING
+    real = (found_scores[:, :width] > NOTHING) & found_scores[:, :width].any(axis=1, keepdims=True)
     indices[:, :width][real] = found[:, :width][real]
     scores[:, :width][real] = found_scores[:, :width][real]
     return indices, scores

@@ -1,9 +1,11 @@
-"""BLAS on one thread: `implicit` has its own threads, and the two kinds together are many times slower."""
+"""BLAS on one thread: more would sum in another order, and beside the threads of `implicit` they are far slower."""
 
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import cast
 
+# Loaded before anybody looks for it: scipy brings a BLAS of its own beside numpy's.
+import scipy.linalg  # noqa: F401
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 

@@ -1,7 +1,7 @@
 """Several algorithms together: their scores, made comparable row by row, are weighed and summed."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ class Blend(Algorithm):
     name = "blend"
 
     def __init__(self, parts: Sequence[Mapping[str, Any]], normalisation: Normalisation = "standardised") -> None:
-        one_of(("standardised", "ranked"), normalisation=normalisation)
+        one_of(get_args(Normalisation), normalisation=normalisation)
         if not parts:
             raise ValueError("a blend needs parts: name at least one algorithm")
         self._parts = [_made(part) for part in parts]
@@ -66,6 +66,11 @@ class Blend(Algorithm):
             if len(found):
                 break
         return found, values
+
+    @property
+    def looks_at_ages(self) -> bool:
+        """Where a part does."""
+        return any(part.looks_at_ages for part in self._parts)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -114,7 +119,7 @@ def normalised(scores: Scores, held: sparse.csr_matrix, normalisation: Normalisa
 
 
 def _moments(scores: Scores, held: sparse.csr_matrix) -> tuple[Scores, Scores]:
-    """(rows, 1) means and standard deviations over the items that are not held; of rows that are all alike: 1."""
+    """(rows, 1) means and standard deviations over the items that are not held; of scores that are all alike: inf."""
     rows = np.repeat(np.arange(held.shape[0]), np.diff(held.indptr))
     others = np.maximum(scores.shape[1] - np.diff(held.indptr), 1)[:, None]
     free = scores.copy()
@@ -123,19 +128,21 @@ def _moments(scores: Scores, held: sparse.csr_matrix) -> tuple[Scores, Scores]:
     free -= means
     free[rows, held.indices] = 0
     spreads = np.sqrt(np.einsum("ri,ri->r", free, free)[:, None] / others)
-    # What is left of equal scores is rounding, which must not be blown up.
-    spreads[spreads <= ROUNDING * np.abs(means)] = 1
+    # What is left of equal scores is rounding, which must not be blown up: they say nothing.
+    spreads[spreads <= ROUNDING * np.abs(means)] = np.inf
     return np.asarray(means, np.float32), np.asarray(spreads, np.float32)
 
 
 def _reciprocal_ranks(scores: Scores, held: sparse.csr_matrix) -> Scores:
-    """(rows, items): items as good as each other share the better rank; held items come last."""
+    """(rows, items): items as good as each other share the better rank; where all are, they say nothing: 0."""
     scores[np.repeat(np.arange(held.shape[0]), np.diff(held.indptr)), held.indices] = -np.inf
     order = np.argsort(-scores, axis=1)
     falling = np.take_along_axis(scores, order, axis=1)
     ranks = np.ones(scores.shape, np.float32)
     ranks[:, 1:] = np.where(falling[:, 1:] < falling[:, :-1], np.arange(2, scores.shape[1] + 1), 0)
     np.put_along_axis(scores, order, 1 / (10 + np.maximum.accumulate(ranks, axis=1)), axis=1)
+    last = np.maximum(scores.shape[1] - np.diff(held.indptr), 1) - 1
+    scores[falling[:, 0] == falling[np.arange(len(falling)), last]] = 0
     return scores
 
 

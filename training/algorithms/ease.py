@@ -86,7 +86,8 @@ class EASE(Linear):
 
     def _learn(self, weights: npt.NDArray[np.float16]) -> None:
         self._kept = weights
-        self._weights: Scores = weights.astype(np.float32)
+        # In the order of C: else the whole of it would be copied for every history that is asked.
+        self._weights: Scores = np.ascontiguousarray(weights, np.float32)
 
     def _gram(self, user_items: sparse.csr_matrix) -> npt.NDArray[np.float64]:
         """(items, items): how often every two items are in one history; long histories count less, but not the sum."""

@@ -41,8 +41,7 @@ class GFCF(Neighbours):
             "neighbours": neighbours,
             "seed": seed,
         }
-        self._patterns = np.zeros((0, 1), np.float32)
-        self._roots = np.zeros(0, np.float32)
+        self._let_through(np.zeros((0, 1), np.float16), np.zeros(0, np.float32))
 
     def fit(
         self,
@@ -55,8 +54,7 @@ class GFCF(Neighbours):
         normalised = _scaled(user_items, _inverse(np.sqrt(_sums(user_items, axis=1))), _inverse(roots))
         # One more, since an item's likeness to itself, which nobody asks for, is most often among the nearest.
         self._learn(nearest(normalised, self._parameters["neighbours"] + 1))
-        self._patterns = self._main_patterns(normalised)
-        self._roots = roots.astype(np.float32)
+        self._let_through(self._main_patterns(normalised), roots.astype(np.float32))
 
     def scores(self, user_items: sparse.csr_matrix) -> Scores:
         """The sums of likenesses and, weighed, of what the low-pass filter leaves of the history."""
@@ -80,29 +78,31 @@ class GFCF(Neighbours):
         return dict(self._parameters)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """The likenesses as parts of a CSR matrix, `patterns`: (items, factors), and `roots` of the items' sums."""
-        return {**super().arrays(), "patterns": self._patterns, "roots": self._roots}
+        """The likenesses; `patterns`: (items, factors) float16, as good as float32 to 4 digits; `roots` of the sums."""
+        return {**super().arrays(), "patterns": self._kept_patterns, "roots": self._roots}
 
     def _load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super()._load(arrays)
-        self._patterns, self._roots = arrays["patterns"], arrays["roots"]
+        self._let_through(arrays["patterns"], arrays["roots"])
+
+    def _let_through(self, patterns: npt.NDArray[np.float16], roots: Scores) -> None:
+        self._kept_patterns, self._roots = patterns, roots
+        self._patterns: Scores = patterns.astype(np.float32)
 
     def _entering(self, user_items: sparse.csr_matrix) -> Scores:
         """(nnz,) the values as they enter the low-pass filter: each by the root of its item's sum."""
         return np.asarray(user_items.data * _inverse(self._roots)[user_items.indices], np.float32)
 
-    def _main_patterns(self, normalised: sparse.csr_matrix) -> Scores:
+    def _main_patterns(self, normalised: sparse.csr_matrix) -> npt.NDArray[np.float16]:
         """(items, factors) right singular vectors, the largest first, each with its largest entry above 0."""
-        random = np.random.default_rng(self._parameters["seed"])
-        start = random.standard_normal(min(normalised.shape), np.float32)
         factors = min(self._parameters["factors"], min(normalised.shape) - 1)
         if not factors:
-            return np.zeros((normalised.shape[1], 0), np.float32)
+            return np.zeros((normalised.shape[1], 0), np.float16)
         with one_blas_thread():
-            _, values, found = svds(normalised.astype(np.float32), factors, v0=start, tol=TOLERANCE, rng=random)
+            _, values, found = svds(normalised.astype(np.float32), factors, tol=TOLERANCE, rng=self._parameters["seed"])
         vectors = found[np.argsort(-values)].T
         signs = np.sign(np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None, :], axis=0))
-        return np.ascontiguousarray(vectors * signs, np.float32)
+        return np.ascontiguousarray(vectors * signs, np.float16)
 
 
 def _sums(user_items: sparse.csr_matrix, axis: int) -> npt.NDArray[np.float64]:

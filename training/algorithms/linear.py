@@ -54,7 +54,8 @@ class Neighbours(Linear):
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The weights, (items, items), as the parts of a CSR matrix: `data`, `indices`, `indptr`."""
-        return {part: getattr(self._kept, part) for part in ("data", "indices", "indptr")}
+        narrow = np.min_scalar_type(max(self._kept.shape[1] - 1, 0))
+        return {"data": self._kept.data, "indices": self._kept.indices.astype(narrow), "indptr": self._kept.indptr}
 
     @classmethod
     def from_arrays(cls, parameters: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
@@ -65,7 +66,8 @@ class Neighbours(Linear):
 
     def _load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         items = len(arrays["indptr"]) - 1
-        self._learn(sparse.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(items, items)))
+        parts = (arrays["data"], arrays["indices"].astype(np.int32), arrays["indptr"])
+        self._learn(sparse.csr_matrix(parts, shape=(items, items)))
 
     def _learn(self, weights: sparse.csr_matrix) -> None:
         cells = weights.shape[0] * weights.shape[1]
@@ -88,5 +90,4 @@ def nearest(weighted: sparse.csr_matrix, neighbours: int) -> sparse.csr_matrix:
         all_pairs_knn(weighted.astype(np.float64), kept, show_progress=False), dtype=np.float32
     )
     products.eliminate_zeros()
-    products.sort_indices()
     return products

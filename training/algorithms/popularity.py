@@ -61,6 +61,11 @@ class Popularity(Algorithm):
         return np.zeros(0, np.int32), np.zeros(0, np.float32)
 
     @property
+    def looks_at_ages(self) -> bool:
+        """Where older interactions count for less."""
+        return self._half_life_days is not None
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {"half_life_days": self._half_life_days}

@@ -1,16 +1,18 @@
 """Weights of blends: found on scores, and worth what the blend itself is worth."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
+from scipy import sparse
 
 from training.algorithms.base import Algorithm
 from training.blending import Scored, best_weights, score
 from training.evaluation import evaluate, fit
 from training.interactions import read_catalogue, read_events
-from training.recency import UNWEIGHTED, Recency
+from training.recency import UNWEIGHTED, Histories, Recency
 from training.recipe import Recipe
 from training.split import Split, split_by_time
 from training.tuning import blended
@@ -76,4 +78,41 @@ def test_what_a_person_has_is_not_a_candidate(split: Split, models: list[Algorit
 
 
 def test_items_that_training_never_met_stay_among_what_is_wanted(split: Split, models: list[Algorithm]) -> None:
-    assert score(models, split, UNWEIGHTED).wanted.tolist() == np.diff(split.held_out.indptr).tolist()
+    unmet = sparse.csr_matrix(np.ones((len(split.fresh), 2), np.float32))
+    more = replace(split, held_out=sparse.csr_matrix(sparse.hstack([split.held_out, unmet])))
+    assert score(models, more, UNWEIGHTED).wanted.tolist() == (np.diff(split.held_out.indptr) + 2).tolist()
+
+
+def noisy(better: int, worse: int) -> Scored:
+    """A thousand people: the first model has every hit second; with the second, some have it first and some third."""
+    one = np.tile(np.array([[2.0, 1.0, 0.0]], np.float32), (1000, 1))
+    other = np.tile(np.array([[0.02, 0.0, 0.01]], np.float32), (1000, 1))
+    other[:better, 1] = 30.0
+    other[better : better + worse, 2] = 30.0
+    hits = np.tile(np.array([[False, True, False]]), (1000, 1))
+    wide = np.pad(np.stack([one, other]), ((0, 0), (0, 0), (0, 10)), constant_values=-np.inf)
+    return Scored(wide, np.pad(hits, ((0, 0), (0, 10))), hits.sum(axis=1))
+
+
+def test_a_part_has_to_gain_enough() -> None:
+    assert best_weights(noisy(better=5, worse=0)) == [1.0, 0.0]
+    assert best_weights(noisy(better=100, worse=0))[1] > 0
+
+
+def test_a_part_has_to_gain_surely() -> None:
+    """A tenth of the people gain much and a quarter lose some: a little better on the whole, which may be chance."""
+    found = noisy(better=100, worse=250)
+    gained = found.ndcg([0.5, 0.5]) - found.ndcg([1.0, 0.0])
+    assert gained.mean() > 0.004 * found.ndcg([1.0, 0.0]).mean()
+    assert gained.mean() < 2 * gained.std() / np.sqrt(1000)
+    assert best_weights(found) == [1.0, 0.0]
+
+
+def test_what_was_seen_but_speaks_for_nothing_is_neither_asked_with_nor_listed(split: Split) -> None:
+    user_items = split.fresh.user_items.copy()
+    user_items.data[user_items.indptr[:-1]] = 0
+    seen = replace(split, fresh=Histories(user_items, split.fresh.at_ms))
+    parts = (Recipe("als", {"factors": 4}), Recipe("ease", {"regularization": 5.0}))
+    cached = score([fit(one, split.train) for one in parts], seen, UNWEIGHTED).ndcg((0.5, 0.5))
+    served = evaluate(blended([(one, 0.5) for one in parts]), seen).fresh.ndcg()
+    assert cached == pytest.approx(served, abs=1e-6)

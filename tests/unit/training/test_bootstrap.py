@@ -37,7 +37,7 @@ def test_every_figure_is_what_the_ranking_says(found: dict[str, Figure]) -> None
             f"coverage@{k}": whole.coverage(k),
             f"gini@{k}": whole.gini(k),
             f"novelty@{k}": whole.novelty(k),
-            f"popularity@{k}": whole.mean_popularity(k),
+            f"mean_popularity@{k}": whole.mean_popularity(k),
         }
         assert {name: found[name].value for name in expected} == pytest.approx(expected)
     assert len(found) == 18

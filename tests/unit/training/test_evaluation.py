@@ -60,7 +60,7 @@ def split() -> Split:
         "receipt": pl.Int64,
     }
     rows = pl.DataFrame(people, schema=schema, orient="row")
-    train = Interactions(IdMap(tuple("pqrs")), items, rows)
+    train = Interactions.of(IdMap(tuple("pqrs")), items, rows)
     stale = histories([[1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
     fresh = histories([[1, 1, 0, 0, 0], [0, 0, 0, 0, 1]])
     held_out = csr([[0, 0, 1, 0, 0], [1, 0, 0, 1, 0]])
@@ -98,7 +98,7 @@ def test_a_model_is_fitted_on_positives_from_before_the_cut(split: Split) -> Non
     """Items that were seen but speak for nothing are in the histories, and in nothing that is learnt from."""
     train = split.train
     disliked = train.rows.with_columns(weight=pl.when(pl.col("user_index") == 3).then(0.0).otherwise(pl.col("weight")))
-    sour = replace(split, train=Interactions(train.users, train.catalogue, disliked))
+    sour = replace(split, train=Interactions.of(train.users, train.catalogue, disliked))
     assert sour.train.user_items.nnz == 4
     assert fit(POPULARITY, sour.train).arrays()["popularity"].tolist() == [3, 0, 0, 0, 0]
 

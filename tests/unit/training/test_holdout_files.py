@@ -53,6 +53,18 @@ def test_a_model_is_chosen_on_valid_with_what_train_knows(hold_out: HoldOut) -> 
     assert asked(split) == {"a": [3], "b": [2], "c": [1]}
 
 
+def test_where_valid_will_arrive_a_model_is_chosen_with_the_older_half_of_it_arrived(tmp_path: Path) -> None:
+    """Of three rows two; who has one row is asked for it."""
+    more = [*TRAIN, ("d", "w"), ("d", "v"), ("d", "u")]
+    found = read_hold_out(written(tmp_path, train=more, valid=[*VALID, ("a", "v"), ("a", "u")]))
+    split = found.selection(refit=False)
+    assert split.train.digest == found.selection().train.digest
+    assert items(split, split.stale, 0) == {"x": 0, "y": 1}
+    assert items(split, split.fresh, 0) == {"x": 0, "y": 1, "z": 2, "v": 3}
+    names = split.train.catalogue.items.ids
+    assert {who: [names[i] for i in of] for who, of in asked(split).items()} == {"a": ["u"], "b": ["y"], "c": ["x"]}
+
+
 def test_a_model_is_judged_on_test_with_what_train_and_valid_know(hold_out: HoldOut) -> None:
     split = hold_out.refitted()
     assert split.train.positives.nnz == 9

@@ -1,7 +1,6 @@
 """What models learn from: each act once, the newest of each item, in canonical order."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 import numpy as np
@@ -19,7 +18,6 @@ from training.interactions import (
     Events,
     IdMap,
     Interactions,
-    ReadCounts,
     histories,
     read_catalogue,
     read_events,
@@ -62,8 +60,8 @@ def test_an_act_counts_once_however_often_it_was_sent(event_rows: Rows) -> None:
     again = rows.with_columns((pl.col("offset") + 10).alias("offset"))
     events = read(pl.concat([again, rows]))
     assert events.rows.height == 3
-    assert events.rows[Column.EVENT].is_unique().all()
-    assert events.counts == ReadCounts(rows=6, repeated_positions=0, repeated_events=3)
+    assert events.rows.select(Column.USER, Column.ITEM).is_unique().all()
+    assert (events.counts.rows, events.counts.repeated_positions, events.counts.repeated_events) == (6, 0, 3)
 
 
 def test_of_an_event_sent_twice_the_one_at_the_lowest_offset_stands(event_rows: Rows) -> None:
@@ -163,9 +161,10 @@ def test_consent_decides_row_by_row_what_may_be_used(event_rows: Rows) -> None:
         "again": Consent(8, 7, all_purposes),
         "stranger": Consent(),
     }
-    events = read(pl.concat([granted, later])).permitted(consents)
+    events = read_events(pl.concat([granted, later]).lazy(), WEIGHTS, lambda people: {p: consents[p] for p in people})
     assert sorted(events.rows.select(Column.USER, Column.ITEM).rows()) == [("again", "m2"), ("kept", "m1")]
-    assert asdict(events.counts)["not_permitted"] == 4
+    assert events.counts.not_permitted == 4
+    assert events.counts.people == 5
 
 
 def test_the_oldest_receipt_of_each_history_is_known(event_rows: Rows) -> None:

@@ -1,6 +1,7 @@
 """What two versions would show the same people."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_of_many_people_a_seeded_sample_is_compared(interactions: Interactions) 
 
 def test_attributes_come_along_the_newer_ones_first(interactions: Interactions) -> None:
     titled = Catalogue(interactions.catalogue.items, ({"title": "Old"},) * len(interactions.catalogue.items))
-    before = bundle(POPULAR, Interactions(interactions.users, titled, interactions.rows))
+    before = bundle(POPULAR, replace(interactions, catalogue=titled))
     after = bundle(TFIDF, interactions)
     assert {one.attributes.get("title") for one in diff_lists(after, before, interactions).items} == {"Old"}
     assert {one.attributes.get("title") for one in diff_lists(before, after, interactions).items} == {None}
@@ -115,5 +116,5 @@ def test_the_first_places_count_most() -> None:
 
 def test_nobody_is_compared_where_nobody_is(interactions: Interactions) -> None:
     one = bundle(TFIDF, interactions)
-    nobody = Interactions(IdMap(()), interactions.catalogue, interactions.rows.clear())
+    nobody = Interactions.of(IdMap(()), interactions.catalogue, interactions.rows.clear())
     assert diff_lists(one, one, nobody).people == 0

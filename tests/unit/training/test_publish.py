@@ -305,7 +305,7 @@ def test_histories_are_carried_over_to_the_items_of_another_version(event_rows: 
 
     old = bundle_of(of([("u1", "b", 1), ("u1", "c", 2)]), Popularity())
     now = of([("u1", "a", 1), ("u1", "b", 2), ("u2", "c", 3, "thumbs_down"), ("u3", "d", 4)])
-    carried = over_items_of(old, now)
+    carried = over_items_of(old, now)[:]
     assert carried.user_items.toarray().tolist() == [[1, 0], [0, 0], [0, 0]]
     assert carried.user_items.indptr.tolist() == [0, 1, 2, 2]
 

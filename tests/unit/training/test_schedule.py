@@ -1,5 +1,7 @@
 """The schedule forgets lists at once, signs erasures, and retrains when it is due, over a real log."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +16,7 @@ from infra.event_log import open_event_log
 from infra.event_log.port import Consumer, EventLog, EventLogUnavailable, PartitionsLost
 from infra.online_store import OnlineStore, OnlineStoreError
 from ingest.events import AcceptedEvent, ConsentMark, ErasureMark, ErasureStep, LogRecord, decode, encode, key, now
-from training.bundle import KEPT, list_key, live_key
+from training.bundle import ATTEMPTS, KEPT, LOCK, list_key, live_key
 from training.job import Outcome
 from training.metrics import TrainingMetrics
 from training.schedule import AFTER_MARK_SECONDS, GROUP, Due, Schedule
@@ -32,10 +34,16 @@ OUTCOME = Outcome(
 
 
 @pytest.fixture
-def log(redis_url: str, store: OnlineStore) -> Iterator[EventLog]:
+def topic() -> str:
+    """A name that nobody else uses."""
+    return f"t-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def log(redis_url: str, store: OnlineStore, topic: str) -> Iterator[EventLog]:
     """An empty log of two partitions."""
     del store
-    opened = open_event_log(redis_url, f"t-{uuid.uuid4().hex}", 2)
+    opened = open_event_log(redis_url, topic, 2)
     yield opened
     opened.close()
 
@@ -295,3 +303,115 @@ def test_a_consumer_that_lost_its_partitions_goes_on(schedule: Make, log: EventL
     consumer = log.consumer(GROUP)
     schedule().turn(cast("Consumer", Losing(consumer)), threading.Event())
     consumer.close()
+
+
+# --- a retraining that is killed -------------------------------------------------------------------------------------
+
+TRAINING = f"""
+import sys, time
+from infra.online_store import connect
+from training.lock import one_at_a_time
+store = connect(sys.argv[1])
+with one_at_a_time(store, seconds=1.0):
+    if store.incr("t:runs") == 1:
+        time.sleep(600)
+    print({OUTCOME.model_dump_json()!r})
+"""
+"""A retraining of which the first one never ends."""
+
+TRAINER = """
+import subprocess, sys, threading
+from prometheus_client import CollectorRegistry
+from infra.event_log import open_event_log
+from infra.online_store import connect
+from training.metrics import TrainingMetrics
+from training.schedule import Due, Schedule
+redis, topic, training = sys.argv[1:]
+def start():
+    child = subprocess.Popen([sys.executable, "-c", training, redis], stdout=subprocess.PIPE, text=True)
+    print(child.pid, flush=True)
+    return child
+Schedule(
+    log=open_event_log(redis, topic, 2), store=connect(redis), due=Due(1e9, 1, 1e9), start=start,
+    metrics=TrainingMetrics(CollectorRegistry())
+).run(threading.Event())
+"""
+PUBLISHED = ("marquee_training_runs_total", {"result": "published"})
+
+
+def start_in(redis_url: str, begun: list["subprocess.Popen[str]"]) -> Callable[[], "subprocess.Popen[str]"]:
+    def start() -> "subprocess.Popen[str]":
+        begun.append(subprocess.Popen([sys.executable, "-c", TRAINING, redis_url], stdout=subprocess.PIPE, text=True))
+        return begun[-1]
+
+    return start
+
+
+def test_a_retraining_that_is_killed_is_begun_again_as_soon_as_its_lock_has_run_out(
+    schedule: Make, log: EventLog, store: OnlineStore, redis_url: str, metrics: CollectorRegistry
+) -> None:
+    """Not when the next one would have been due anyhow, which is never."""
+    begun: list[subprocess.Popen[str]] = []
+    append(log, event())
+    worker = schedule(Due(1e9, 1, 1e9, retry_seconds=0.5), start=start_in(redis_url, begun))
+    turns(worker, log, lambda: bool(store.exists("t:runs")))
+    assert store.exists(LOCK)
+    assert store.get(ATTEMPTS) == b"1"
+    begun[0].kill()
+    turns(worker, log, lambda: metrics.get_sample_value(*PUBLISHED) == 1)
+    assert len(begun) >= 2
+    assert not store.exists(ATTEMPTS)
+    assert not store.exists(LOCK)
+
+
+def test_a_trainer_that_is_killed_with_its_retraining_leaves_the_next_one_something_to_do(
+    schedule: Make, log: EventLog, topic: str, store: OnlineStore, redis_url: str, metrics: CollectorRegistry
+) -> None:
+    """Every event was handled and counted by the first, so none is left to tell the second that it is time."""
+    append(log, event())
+    command = [sys.executable, "-c", TRAINER, redis_url, topic, TRAINING]
+    trainer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert trainer.stdout
+    retraining = int(trainer.stdout.readline())
+    for _ in range(400):
+        if store.exists("t:runs"):
+            break
+        threading.Event().wait(0.05)
+    trainer.kill()
+    os.kill(retraining, signal.SIGKILL)
+    trainer.communicate()
+    turns(
+        schedule(Due(1e9, 10**9, 1e9, retry_seconds=0.5), start=start_in(redis_url, [])),
+        log,
+        lambda: metrics.get_sample_value(*PUBLISHED) == 1,
+    )
+
+
+def test_a_schedule_after_which_nothing_was_left_undone_waits_for_its_time(
+    schedule: Make, log: EventLog, store: OnlineStore
+) -> None:
+    begun: list[subprocess.Popen[str]] = []
+    worker = schedule(Due(1e9, 10**9, 1e9, retry_seconds=0.0), start=start_in("", begun))
+    consumer = log.consumer(GROUP)
+    for _ in range(3):
+        worker.turn(consumer, threading.Event())
+    consumer.close()
+    assert not begun
+
+
+@pytest.mark.parametrize(
+    ("waited", "failures", "again"),
+    [
+        (1e6, 0, False),
+        (59, 1, False),
+        (60, 1, True),
+        (119, 2, False),
+        (120, 2, True),
+        (3599, 9, False),
+        (3600, 9, True),
+    ],
+)
+def test_after_each_failure_it_waits_twice_as_long_but_never_longer_than_usual(
+    waited: float, failures: int, again: bool
+) -> None:
+    assert Due(3600, 100, 7200).again(waited, failures) is again

@@ -97,6 +97,12 @@ def test_only_what_was_judged_to_the_end_is_among_the_best() -> None:
     assert [one.recipe for one in Found(ONE, trials).best] == [ONE]
 
 
+def test_a_recipe_that_was_tried_again_is_among_the_best_once() -> None:
+    figures = ((ONE, 0.1), (TWO, 0.2), (ONE, 0.31))
+    trials = tuple(Trial(recipe, figure, 1.0, "complete") for recipe, figure in figures)
+    assert Found(ONE, trials).best == [trials[2], trials[1]]
+
+
 def test_tuning_is_told_to_the_registry_and_publishes_nothing(
     reading: Reading, registry: ModelRegistry, tmp_path: Path
 ) -> None:

@@ -99,7 +99,7 @@ def test_with_time_the_algorithms_near_the_best_are_searched_and_the_best_are_bl
 def test_a_search_that_goes_on_repeats_nothing_and_tells_what_it_remembers(split: Split, tmp_path: Path) -> None:
     storage = tmp_path / "new" / "trials.log"
     first, told = tried(split, storage=storage)
-    known = [one for one in told if one.recipe.recency == UNWEIGHTED]
+    known = told[: len(default_recipes(shape_of(split.train.positives)))]
     search, again = resumed(split, storage)
     search.judge_all(default_recipes(shape_of(split.train.positives)))
     assert [(key(a.recipe), a.seconds, a.state) for a in again] == [(key(b.recipe), b.seconds, b.state) for b in known]
@@ -178,6 +178,22 @@ def test_a_blend_has_no_blend_among_its_parts(split: Split) -> None:
     names = [best.trial.recipe.algorithm for best in search._parts()]
     assert "blend" not in names
     assert 2 <= len(names) <= MOST_BLENDED
+
+
+def test_a_blend_of_before_is_kept_where_nothing_found_is_better(split: Split) -> None:
+    parts = [{"algorithm": name, "parameters": {}, "weight": 0.5} for name in ("item_item", "ease")]
+    before = Trial(Recipe("blend", {"parts": parts}).whole(), 0.99, 0.0, "complete")
+    search = Search(split, Study(split, None), SearchBar(0), None)
+    search.judge_all(default_recipes(shape_of(split.train.positives)))
+    search._keep(before, None)
+    assert search.blend() == before.recipe
+
+
+def test_what_is_searched_is_judged_with_the_recency_that_was_found(moving: Split) -> None:
+    _, trials = tried(moving, seconds=2.0)
+    weighed = max(place for place, one in enumerate(trials) if one.recipe.algorithm == "popularity")
+    assert len(trials) > weighed + 12
+    assert all(one.recipe.recency.boost for one in trials[weighed + 12 :])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 from scipy import sparse
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from training.algorithms import ALGORITHMS, algorithm_named
 from training.algorithms.base import Algorithm
@@ -154,6 +156,19 @@ def test_people_and_items_without_interactions_do_no_harm(setting: str) -> None:
     assert algorithm.recommend(nobody(50), 3)[0].shape == (0, 3)
 
 
+@personal
+def test_who_has_only_what_nobody_else_has_gets_no_list_rather_than_any(setting: str) -> None:
+    name, parameters = SETTINGS[setting]
+    if name == "blend":
+        parameters = {**parameters, "parts": PARTS[:2]}
+    board = checkerboard().toarray()
+    board[:, 42] = 0
+    algorithm = algorithm_named(name)(**parameters)
+    algorithm.fit(sparse.csr_matrix(board))
+    history = sparse.csr_matrix(([1.0], [42], [0, 1]), shape=(1, 50), dtype=np.float32)
+    assert algorithm.recommend(history, 5)[0].tolist() == [[-1] * 5]
+
+
 @every_algorithm
 @pytest.mark.parametrize("rows", [[[1, 1], [0, 1]], [[1, 0], [0, 1]], [[1, 1], [1, 1]]])
 def test_two_people_and_two_items_are_enough_to_fit(setting: str, rows: list[list[int]]) -> None:
@@ -204,7 +219,7 @@ def test_lists_are_the_best_scores_of_what_is_not_held(setting: str) -> None:
     indices, listed = algorithm.recommend(user_items, 7)
     for row, scores in enumerate(algorithm.scores(user_items)):
         free = [i for i in range(60) if i not in user_items[row].indices and scores[i] > algorithm.least]
-        best = sorted(free, key=lambda i: -scores[i])[:7]
+        best = sorted(free, key=lambda i: -scores[i])[:7] if scores[free].any() else []
         assert np.allclose(listed[row, : len(best)], scores[best], rtol=1e-4, atol=1e-6)
         assert np.allclose(scores[indices[row, : len(best)]], scores[best], rtol=1e-4, atol=1e-6)
         assert (indices[row, len(best) :] == -1).all()
@@ -355,6 +370,30 @@ def test_a_fit_is_the_same_on_one_thread_and_on_two() -> None:
     ]
     assert said[0].count("\n") == len(larger)
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "solver"),
+    [
+        ("ease", "training.algorithms.ease.linalg.inv"),
+        ("gf_cf", "training.algorithms.gf_cf.svds"),
+        ("ials", "training.algorithms.fold_in.np.linalg.eigh"),
+    ],
+)
+def test_blas_has_one_thread_where_more_would_sum_in_another_order(
+    setting: str, solver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[int] = set()
+    real = pkgutil.resolve_name(solver)
+
+    def watched(*arguments: Any, **words: Any) -> Any:
+        threads.update(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+        return real(*arguments, **words)
+
+    monkeypatch.setattr(solver, watched)
+    with threadpool_limits(2, user_api="blas"):
+        fitted(setting, scattered())
+    assert threads == {1}
 
 
 WITHOUT_TRAINING = """

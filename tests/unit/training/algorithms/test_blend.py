@@ -65,7 +65,8 @@ def test_ranked_scores_are_sums_of_reciprocal_ranks_among_what_is_not_held() -> 
 def test_scores_that_are_all_alike_say_nothing() -> None:
     """Their standard deviation is rounding, which would turn them into noise."""
     alike = np.full((40, 20), 0.1, np.float32) + np.linspace(0, 1e-8, 20, dtype=np.float32)
-    assert np.abs(normalised(alike, histories(), "standardised")).max() < 1e-6
+    assert not normalised(alike.copy(), histories(), "standardised").any()
+    assert not normalised(np.full_like(alike, 0.1), histories(), "ranked").any()
 
 
 def test_contributions_sum_to_the_score_but_for_what_is_the_same_for_all_items() -> None:
@@ -121,3 +122,5 @@ def test_ages_reach_the_parts() -> None:
     blend = Blend(parts)
     blend.fit(sparse.csr_matrix(np.array([[1, 1]], np.float32)), np.array([0, 2], np.float32))
     assert blend.arrays()["0.popularity"].tolist() == [1, 0.5]
+    assert blend.looks_at_ages
+    assert not blended((POPULARITY, 1.0)).looks_at_ages

@@ -1,5 +1,7 @@
 """EASE beside its closed form."""
 
+import tracemalloc
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -65,6 +67,18 @@ def test_what_is_kept_is_half_as_large_as_what_is_asked() -> None:
     ease = EASE()
     ease.fit(sparse.csr_matrix(HISTORIES))
     assert ease.arrays()["weights"].nbytes == 4 * 4 * 2
+
+
+def test_a_history_is_asked_without_a_copy_of_the_weights() -> None:
+    random = np.random.default_rng(2)
+    ease = EASE()
+    ease.fit(sparse.csr_matrix((random.random((300, 400)) < 0.1).astype(np.float32)))
+    history = sparse.csr_matrix(([1.0], [7], [0, 1]), shape=(1, 400), dtype=np.float32)
+    tracemalloc.start()
+    ease.scores(history)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 400 * 400 * 4 / 4
 
 
 def test_a_catalogue_that_is_too_large_is_refused_with_what_to_use_instead() -> None:

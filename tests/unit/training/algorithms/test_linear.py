@@ -30,6 +30,18 @@ def test_a_matrix_that_is_asked_as_it_is_stored_answers_like_a_dense_one(monkeyp
     assert thin.similar_items(3, 5)[0].tolist() == dense.similar_items(3, 5)[0].tolist()
 
 
+@pytest.mark.parametrize(("items", "width"), [(256, 1), (257, 2), (65_536, 2), (65_537, 4)])
+def test_indices_are_stored_as_narrow_as_the_catalogue_allows(items: int, width: int) -> None:
+    history = sparse.csr_matrix(([1.0, 1.0], [0, items - 1], [0, 2]), shape=(1, items), dtype=np.float32)
+    model = ItemItem(weighting="cosine")
+    model.fit(history)
+    arrays = model.arrays()
+    assert arrays["indices"].itemsize == width
+    again = ItemItem.from_arrays(model.parameters, arrays)
+    assert again.recommend(history, 1)[0].tolist() == [[-1]]
+    assert again.similar_items(0, 1)[0].tolist() == [items - 1]
+
+
 def test_a_large_catalogue_is_never_held_as_a_dense_matrix() -> None:
     items, kept = 4100, 210
     columns = np.tile(np.arange(kept, dtype=np.int32), items)

@@ -18,6 +18,7 @@ def test_items_are_ranked_by_the_number_of_people_and_then_by_index() -> None:
     indices, scores = popularity.recommend(NOTHING_HELD, 4)
     assert indices.tolist() == [[2, 1, 0, 3]]
     assert scores.tolist() == [[2, 1, 0, 0]]
+    assert not popularity.looks_at_ages
 
 
 def test_an_interaction_counts_half_after_each_half_life() -> None:
@@ -26,6 +27,7 @@ def test_an_interaction_counts_half_after_each_half_life() -> None:
     indices, scores = popularity.recommend(NOTHING_HELD, 4)
     assert indices.tolist() == [[1, 2, 0, 3]]
     assert scores.tolist() == [[1, 0.25 + 0.5, 0, 0]]
+    assert popularity.looks_at_ages
 
 
 @pytest.mark.parametrize(("half_life", "ages"), [(None, AGES), (7, None)])
