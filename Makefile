@@ -26,11 +26,11 @@ format: install ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench-quality: install ## selection, refit and test on the data sets in DATA (../shared/data/benchmarks): bench/results/quality.json
-	$(BIN)/python bench/quality.py $(or $(DATA),../shared/data/benchmarks)
+bench-quality: install ## quality of the models on the data sets in DATA, bench/results/quality.json
+	$(BIN)/python -m bench.quality "$(or $(DATA),../shared/data/benchmarks)"
 
-bench-training: install ## lake to user_items, fit and publish at 1M and 10M interactions: bench/results/training.json
-	$(BIN)/python bench/training.py
+bench-training: install ## speed and memory of training, bench/results/training.json; LARGE=1: at 50M interactions too
+	$(BIN)/python -m bench.training $(if $(LARGE),--with-50m)
 
 kafka: ## fetch Apache Kafka for the tests (needs Java 17 and Maven)
 	infra/deploy/kafka/kafka.sh fetch

@@ -103,6 +103,8 @@ def train(
     """
     from training.main import train_on_schedule, train_once
 
+    if accept_data is not None and (schedule or not accept_data.strip()):
+        raise typer.BadParameter("--accept-data is for one retraining by hand, and needs a reason: it is recorded")
     if schedule:
         train_on_schedule()
     else:
@@ -195,6 +197,7 @@ def promote(
 @app.command()
 def models(
     version: Annotated[int | None, typer.Argument(help="Show everything about this one.")] = None,
+    card: Annotated[bool, typer.Option("--card", help="Print its model card instead, as Markdown.")] = False,
 ) -> None:
     """Show the versions: recipe, nDCG@10 beside champion and popular list, gate, digest, which is served.
 
@@ -202,7 +205,9 @@ def models(
     """
     from training.main import print_models
 
-    raise typer.Exit(print_models(version))
+    if card and version is None:
+        raise typer.BadParameter("--card is of one version: marquee models VERSION --card")
+    raise typer.Exit(print_models(version, card))
 
 
 @app.command()

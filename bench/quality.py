@@ -1,6 +1,6 @@
 """How good the models are that the search finds, on data sets that papers report: choose on valid, judge on test.
 
-    .venv/bin/python bench/quality.py ../shared/data/benchmarks [NAME …]
+    .venv/bin/python -m bench.quality ../shared/data/benchmarks [NAME …]
 
 DATA/NAME/{train,valid,test}.parquet as `marquee evaluate` reads them. What differs between the sets is how test is
 asked about, and which figures papers give. Writes bench/results/quality.json; sets that are not there are left as they
@@ -67,10 +67,12 @@ def main() -> None:
             f"{data} has none of {', '.join(PROTOCOLS)}: name the folder that has them (make bench-quality DATA=…)"
         )
     for name in names:
-        done = subprocess.run([sys.executable, __file__, data, "--one", name], stdout=subprocess.PIPE, check=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.quality", data, "--one", name], stdout=subprocess.PIPE, check=True
+        )
         results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
         results[name] = json.loads(done.stdout) | {
-            "command": shlex.join(["python", "bench/quality.py", "DATA", name]),
+            "command": shlex.join(["python", "-m", "bench.quality", "DATA", name]),
             "measured": datetime.now(UTC).date().isoformat(),
         }
         RESULT.write_text(json.dumps(results, indent=2) + "\n")

@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     train_every_seconds: float = Field(3600, gt=0, description="The schedule retrains at least this often.")
     train_after_events: int = Field(100_000, ge=1, description="The schedule retrains after so many new events.")
     tune_seconds: float = Field(60, ge=0, description="How long a retraining looks for a recipe. 0: defaults only.")
+    hold_out_gap_seconds: float = Field(0, ge=0, description="How long before the hold-out begins training ends.")
     list_length: int = Field(100, ge=1, le=1000, description="Length of the lists that are published.")
     list_ttl_seconds: int = Field(7 * 86400, ge=60, description="Lifetime of published lists and bundles in Redis.")
     history_ttl_seconds: int = Field(90 * 86400, ge=60, description="Lifetime of a history that sees no new event.")

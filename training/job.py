@@ -4,6 +4,7 @@ Every run is a run in the registry from its first moment on, whatever becomes of
 people see has changed, and where a run ends early, the champion keeps serving.
 """
 
+from datetime import timedelta
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -24,7 +25,7 @@ from training.promotion import Contest, hold_contest
 from training.publish import Publisher
 from training.recipe import Recipe
 from training.run_record import TRAINING, RunRecord, learning_history
-from training.search import Found, children, default, remembered, search, validation
+from training.search import NO_GAP, Found, children, default, remembered, search, validation
 from training.snapshot import Reading, read_lake
 from training.split import NothingHeldOut, Split, split_by_time
 from training.verdict import Verdict, all_passed
@@ -84,6 +85,7 @@ class Job:
         domain: which acts count and what they weigh.
         code: commit of the code, for the manifests.
         tune_seconds: how long to look for a recipe; 0: the default ones only.
+        gap: how long before the hold-out begins training ends: see `training.split.split_by_time`.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Job:
         domain: Domain,
         code: str,
         tune_seconds: float = 0.0,
+        gap: timedelta = NO_GAP,
     ) -> None:
         self._lake = lake
         self._consents = consents
@@ -104,6 +107,7 @@ class Job:
         self._domain = domain
         self._code = code
         self._tune_seconds = tune_seconds
+        self._gap = gap
 
     def run(self, accept_data: str | None = None) -> Outcome:
         """Retrain once.
@@ -200,7 +204,7 @@ class Job:
 
     def _split(self, reading: Reading) -> Split:
         try:
-            return split_by_time(reading.events, reading.catalogue, reading.length)
+            return split_by_time(reading.events, reading.catalogue, reading.length, gap=self._gap)
         except NothingHeldOut as error:
             raise TrainingError(str(error)) from error
 
@@ -208,7 +212,7 @@ class Job:
         """Chosen on a hold-out of its own, from before the cut: what the gate asks about has not been looked at."""
         first = [*([] if champion is None else [champion.recipe]), *remembered(self._registry)]
         try:
-            return search(validation(reading, split.cut_ms), self._tune_seconds, first)
+            return search(validation(reading, split.cut_ms, gap=self._gap), self._tune_seconds, first)
         except NothingHeldOut as error:
             return default(split, error)
 

@@ -27,6 +27,7 @@ from training.job import Job, TrainingError
 from training.list_diff import diff_lists
 from training.lock import AlreadyTraining, one_at_a_time
 from training.metrics import TrainingMetrics
+from training.model_card import CARD
 from training.parts import Parts, code_commit, open_parts
 from training.publish import PublishError, current
 from training.report import report_on
@@ -49,8 +50,6 @@ from training.tables import (
 )
 
 OK, FAILED, REFUSED = 0, 1, 3
-TRIALS = "trials.db"
-"""File below the data folder in which `marquee tune` goes on where it ended."""
 
 FAILURES = (
     TrainingError,
@@ -87,6 +86,7 @@ def train_once(accept_data: str | None = None) -> int:
             domain=parts.domain,
             code=code_commit(),
             tune_seconds=parts.settings.tune_seconds,
+            gap=parts.gap,
         ).run(accept_data)
         show_outcome(outcome)
         return OK if outcome.result == "published" else REFUSED
@@ -132,7 +132,8 @@ def tune(budget: float | None, hold_out: HoldOut) -> int:
             hold_out,
             {"code": code_commit()},
             seconds=parts.settings.tune_seconds if budget is None else budget,
-            storage=parts.settings.data.absolute() / TRIALS,
+            storage=parts.trials,
+            gap=parts.gap,
         )
         show(trials_table(found.best, len(found.trials)), "The next retraining tries the best of them first.")
         return OK
@@ -195,8 +196,12 @@ def promote(version: int, force: bool, reason: str) -> int:
     return _command("promote", "the version was not changed", work, alone=True)
 
 
-def print_models(version: int | None) -> int:
+def print_models(version: int | None, card: bool = False) -> int:
     """Print the versions, or everything about one.
+
+    Args:
+        version: the one; None: all.
+        card: print its model card instead, as it is.
 
     Returns:
         0, or 1 when there is no such version or the registry does not answer.
@@ -208,6 +213,9 @@ def print_models(version: int | None) -> int:
             show(models_table(parts.registry.versions(), served))
         else:
             found = parts.registry.version(version)
+            if card:
+                sys.stdout.write(parts.registry.runs.file(found.run_id, CARD).decode())
+                return OK
             run = parts.registry.runs.with_ids([found.run_id])[found.run_id]
             show(*model_tables(found, run, served))
         return OK

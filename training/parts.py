@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from infra.lake import Lake
@@ -35,6 +36,16 @@ class Parts:
     def histories(self) -> Interactions:
         """Today's, of everybody who allows it."""
         return read_lake(self.lake, self.consents, self.domain).histories()
+
+    @property
+    def trials(self) -> Path:
+        """The file in which `marquee tune` goes on where it ended."""
+        return self.settings.data.absolute() / "trials.db"
+
+    @property
+    def gap(self) -> timedelta:
+        """How long before the hold-out begins training ends."""
+        return timedelta(seconds=self.settings.hold_out_gap_seconds)
 
     @property
     def item_name(self) -> str | None:

@@ -55,7 +55,7 @@ def plot_popularity(comparison: Comparison, split: Split) -> bytes:
     for name, evaluation in comparison.by_name().items():
         listed = evaluation.fresh.lists[:, :K]
         series[name] = _shares(groups[listed[listed >= 0]])
-    across = "group of items, and how many are in it: each has a tenth of all interactions, the first the most popular"
+    across = "items in tenths of all interactions, the most popular first, and how many they are"
     with _figure("What is shown, and what people took up", across, "share") as (axes, content):
         width = 0.8 / len(series)
         for number, (name, shares) in enumerate(series.items()):

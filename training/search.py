@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +24,7 @@ TUNING = "tuning"
 BEST = "best_recipes"
 """Tag of such a run: the recipes that the next retraining tries first."""
 REMEMBERED = 3
+NO_GAP = timedelta()
 STATUSES: dict[str, Status] = {"complete": "FINISHED", "pruned": "KILLED"}
 
 HoldOut = Literal["time", "last", "random"]
@@ -45,7 +47,7 @@ class Found(NamedTuple):
         complete = sorted((one for one in self.trials if one.state == "complete"), key=lambda one: -one.ndcg)
         unique: dict[str, Trial] = {}
         for trial in complete:
-            unique.setdefault(repr(trial.recipe), trial)
+            unique.setdefault(repr(sorted(parameters_of(trial.recipe).items())), trial)
         return list(unique.values())
 
 
@@ -76,13 +78,14 @@ def search(
     return Found(recipe, tuple(trials))
 
 
-def validation(reading: Reading, before_ms: int, hold_out: HoldOut = "time") -> Split:
+def validation(reading: Reading, before_ms: int, hold_out: HoldOut = "time", gap: timedelta = NO_GAP) -> Split:
     """A hold-out to choose on, from before the one to judge on.
 
     Args:
         reading: of the lake.
         before_ms: the moment from which on nothing may be looked at.
         hold_out: by time, or as papers do it: everybody's last item, or a random fifth.
+        gap: how long before a hold-out by time begins training ends.
 
     Raises:
         NothingHeldOut: there is too little from before that moment.
@@ -92,7 +95,7 @@ def validation(reading: Reading, before_ms: int, hold_out: HoldOut = "time") -> 
         return leave_last(older, reading.catalogue, reading.length)
     if hold_out == "random":
         return random_share(older, reading.catalogue, reading.length)
-    return split_by_time(older, reading.catalogue, reading.length)
+    return split_by_time(older, reading.catalogue, reading.length, gap=gap)
 
 
 def tune(
@@ -103,7 +106,7 @@ def tune(
     *,
     seconds: float,
     storage: Path,
-    on_trial: Callable[[Trial], None] | None = None,
+    gap: timedelta = NO_GAP,
 ) -> Found:
     """A search of its own, from before the moment that the next retraining judges from; it is told to the registry.
 
@@ -114,17 +117,20 @@ def tune(
         tags: what the registry is to hold of the run besides.
         seconds: how long to look.
         storage: file in which the search goes on where it ended.
-        on_trial: told each trial.
+        gap: as the retraining's.
 
     Raises:
         NothingHeldOut: there is too little in the lake.
     """
-    judged = split_by_time(reading.events, reading.catalogue, reading.length)
-    split = validation(reading, judged.cut_ms, hold_out)
+    judged = split_by_time(reading.events, reading.catalogue, reading.length, gap=gap)
+    split = validation(reading, judged.cut_ms, hold_out, gap)
     known = {"hold_out": hold_out, "snapshot_version": str(reading.version), "people_judged": str(len(split.fresh))}
+    trials: list[Trial] = []
     with registry.runs.run(TUNING, {**tags, **known}) as run_id:
-        found = search(split, seconds, remembered(registry), storage, on_trial)
-        registry.runs.log_children(run_id, children(found.trials))
+        try:
+            found = search(split, seconds, remembered(registry), storage, trials.append)
+        finally:  # Whoever interrupts it keeps what was tried.
+            registry.runs.log_children(run_id, children(trials))
         registry.runs.log(run_id, parameters=parameters_of(found.recipe), tags=as_tag(found.best))
     return found
 

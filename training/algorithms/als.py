@@ -59,8 +59,8 @@ class ALS(Algorithm):
         with one_blas_thread():
             for done in rounds(self._model, user_items, self._parameters["seed"]):
                 if after_round is not None:
-                    # A copy is asked: what `implicit` derives from the vectors when it is asked, it keeps.
-                    after_round(self.from_arrays(self._parameters, {"item_factors": self._vectors.copy()}), done)
+                    # Another one is asked: what `implicit` derives from the vectors when it is asked, it keeps.
+                    after_round(self.from_arrays(self._parameters, {"item_factors": self._vectors}), done)
 
     def scores(self, user_items: sparse.csr_matrix) -> Scores:
         """The items' vectors times the one that explains the row best."""

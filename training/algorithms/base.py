@@ -15,7 +15,7 @@ CELLS = 16_000_000
 AfterRound = Callable[["Algorithm", int], None]
 """Called after each round of fitting with the algorithm as it is then and the number of rounds so far, from 1 on.
 
-What it is given may be a copy, and is good until it returns.
+What it is given is good until it returns.
 """
 NOTHING = -np.finfo(np.float32).max
 """At or below this score there is no recommendation: `implicit` marks held items and padding with it."""

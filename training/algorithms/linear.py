@@ -66,8 +66,7 @@ class Neighbours(Linear):
 
     def _load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         items = len(arrays["indptr"]) - 1
-        parts = (arrays["data"], arrays["indices"].astype(np.int32), arrays["indptr"])
-        self._learn(sparse.csr_matrix(parts, shape=(items, items)))
+        self._learn(sparse.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(items, items)))
 
     def _learn(self, weights: sparse.csr_matrix) -> None:
         cells = weights.shape[0] * weights.shape[1]

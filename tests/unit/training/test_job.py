@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -14,9 +15,10 @@ from infra.lake import EVENTS, ITEMS, TABLES, Lake, Span
 from infra.model_registry import ModelRegistry
 from infra.online_store import OnlineStore
 from infra.runs import FAILURE
-from ingest.events import CONSENT_HEAD, ConsentProjection, ConsentUnavailable
+from ingest.events import CONSENT_HEAD, ConsentProjection, ConsentUnavailable, Domain
 from training import job as job_module
 from training import promotion
+from training import search as search_module
 from training.bundle import bundle_key, list_key, load
 from training.comparison import POPULARITY
 from training.job import Job, TrainingError
@@ -25,7 +27,7 @@ from training.publish import Publisher, current
 from training.recipe import Recipe
 from training.run_record import TRAINING
 from training.search import TUNING, Found, as_tag, search
-from training.split import Split
+from training.split import Split, split_by_time
 from training.tuning import Trial
 
 Rows = Callable[..., pl.DataFrame]
@@ -324,3 +326,27 @@ def test_items_that_were_described_come_along_and_hidden_ones_are_in_no_list(
     items = load(registry.bundle(1)).items
     assert "m-popular" not in items.item_ids
     assert items.attributes[items.item_ids.index("m0-00")] == {"title": "Zero"}
+
+
+@pytest.mark.usefixtures("landed")
+def test_the_gap_of_the_job_is_that_of_both_its_hold_outs(
+    lake: Lake,
+    consents: ConsentProjection,
+    registry: ModelRegistry,
+    publisher: Publisher,
+    domain: Domain,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gaps: list[timedelta] = []
+
+    def look(*parts: Any, gap: timedelta) -> Split:
+        gaps.append(gap)
+        return split_by_time(*parts, gap=gap)
+
+    for module in (job_module, search_module):
+        monkeypatch.setattr(module, "split_by_time", look)
+    day = timedelta(days=1)
+    Job(
+        lake=lake, consents=consents, registry=registry, publisher=publisher, domain=domain, code="c0ffee", gap=day
+    ).run()
+    assert gaps == [day, day]

@@ -94,6 +94,8 @@ def test_versions_are_shown_compared_tuned_and_promoted(
         assert said in shown
     card = Path(re.search(r"model card\s+(\S+)", shown)[1])  # type: ignore[index]
     assert card.read_text().startswith("# films, version 2")
+    assert main.print_models(2, card=True) == 0
+    assert capsys.readouterr().out == card.read_text()
 
     assert main.print_diff(1, 2, 2000) == 0
     compared = capsys.readouterr().out

@@ -9,6 +9,7 @@ import pytest
 
 from infra.online_store import OnlineStore, OnlineStoreError
 from ingest.events import CONSENT_HEAD, ConsentProjection, ConsentUnavailable
+from training import publish
 from training.algorithms.item_item import ItemItem
 from training.algorithms.popularity import Popularity
 from training.bundle import (
@@ -169,6 +170,42 @@ def test_who_withdraws_while_lists_are_written_loses_the_list(
     assert lists(store, 1).keys() == set(interactions.users.ids) - {"u001", "u030"}
 
 
+@pytest.mark.parametrize("asked", range(6))
+def test_who_withdraws_at_any_moment_while_batches_are_written_loses_the_list(
+    store: OnlineStore,
+    grant: Grant,
+    bundle: Bundle,
+    interactions: Interactions,
+    asked: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of people in three batches, each asked about twice: one of the batch in hand, after the answer is given.
+
+    After the second answer the withdrawal is the schedule's affair: its mark comes when the list stands.
+    """
+    monkeypatch.setattr(publish, "BATCH", 20)
+    grant(interactions.users.ids)
+    answers: list[list[str]] = []
+
+    class Withdrawing(ConsentProjection):
+        def read(self, user_ids: Any) -> Any:
+            answer = super().read(user_ids)
+            answers.append(list(user_ids))
+            if len(answers) == asked + 1:
+                grant([answers[-1][7]], revoked=5)
+            return answer
+
+    publisher = Publisher(store, Withdrawing(store, SECRET), LENGTH, TTL)
+    publisher.publish(1, bundle, interactions)
+    assert len(answers) == 6
+    gone = answers[asked][7]
+    listed = gone in lists(store, 1)
+    asked_again = [number for number, people in enumerate(answers) if gone in people and number > asked]
+    assert listed == (not asked_again)
+    forget_lists(store, gone)
+    assert lists(store, 1).keys() == set(interactions.users.ids) - {gone}
+
+
 def test_who_withdraws_after_that_is_found_by_the_schedule_under_a_version_that_is_not_served_yet(
     publisher: Publisher, store: OnlineStore, bundle: Bundle, interactions: Interactions
 ) -> None:
@@ -245,7 +282,7 @@ def killed_at_every_command(
     store: OnlineStore, consents: ConsentProjection, bundle: Bundle, interactions: Interactions
 ) -> Iterator[bool]:
     """Publish version 3 over 1 and 2, killed one command later each time; whether the publish was complete."""
-    for at in range(100):
+    for at in range(200):
         killed = cast(OnlineStore, Killed(store, at))
         publisher = Publisher(killed, ConsentProjection(killed, SECRET), LENGTH, TTL)
         try:
@@ -258,9 +295,18 @@ def killed_at_every_command(
     raise AssertionError("it never came to an end")
 
 
+@pytest.mark.parametrize("batch", [BATCH, 25])
 def test_killed_at_any_command_the_store_serves_one_whole_version(
-    publisher: Publisher, store: OnlineStore, consents: ConsentProjection, bundle: Bundle, interactions: Interactions
+    publisher: Publisher,
+    store: OnlineStore,
+    consents: ConsentProjection,
+    bundle: Bundle,
+    interactions: Interactions,
+    batch: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """With one batch, and with three of which one is computed while the others are asked about and written."""
+    monkeypatch.setattr(publish, "BATCH", batch)
     publisher.publish(1, bundle, interactions)
     publisher.publish(2, bundle, interactions)
     before = lists(store, 2)

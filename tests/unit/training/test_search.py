@@ -1,6 +1,7 @@
 """The search as the job and `marquee tune` make it: what it may look at, and what is kept of it."""
 
 import math
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -9,14 +10,15 @@ import pytest
 from infra.lake import Lake
 from infra.model_registry import ModelRegistry
 from ingest.events import ConsentProjection, Domain
+from training import search as search_module
 from training.interactions import Column
 from training.recency import Recency
 from training.recipe import Recipe
 from training.run_record import parameters_of
 from training.search import TUNING, Found, as_tag, children, default, remembered, search, tune, validation
 from training.snapshot import Reading, read_lake
-from training.split import NothingHeldOut, split_by_time
-from training.tuning import Trial
+from training.split import NothingHeldOut, Split, split_by_time
+from training.tuning import OnTrial, Trial
 
 ONE = Recipe("item_item", {"weighting": "bm25", "neighbours": 7}, Recency(boost=2.0)).whole()
 TWO = Recipe("als", {"factors": 16}).whole()
@@ -45,6 +47,13 @@ def test_the_three_hold_outs_are_three(reading: Reading) -> None:
     splits = [validation(reading, cut, one) for one in ("time", "last", "random")]  # type: ignore[arg-type]
     assert len({(split.cut_ms, split.held_out.nnz, split.held_out.indices.tobytes()) for split in splits}) == 3
     assert splits[1].held_out.nnz == len(splits[1].fresh), "the last item of each person"
+
+
+def test_training_ends_a_gap_before_the_hold_out(reading: Reading) -> None:
+    gap, everything = timedelta(days=10), 2**62
+    without, with_one = (validation(reading, everything, "time", of) for of in (timedelta(), gap))
+    assert without.cut_ms - with_one.cut_ms == gap.total_seconds() * 1000
+    assert int(with_one.train.histories.at_ms.max()) < with_one.cut_ms
 
 
 def test_a_search_keeps_its_trials_the_best_first(reading: Reading) -> None:
@@ -106,14 +115,37 @@ def test_a_recipe_that_was_tried_again_is_among_the_best_once() -> None:
 def test_tuning_is_told_to_the_registry_and_publishes_nothing(
     reading: Reading, registry: ModelRegistry, tmp_path: Path
 ) -> None:
-    storage = tmp_path / "trials.db"
-    found = tune(registry, reading, "last", {"code": "c0ffee"}, seconds=0.0, storage=storage)
+    found = tune(registry, reading, "last", {"code": "c0ffee"}, seconds=0.0, storage=tmp_path / "trials.db")
     run = registry.runs.of_kind(TUNING)[0]
     assert {"code": "c0ffee", "hold_out": "last", "snapshot_version": "1"}.items() <= run.tags.items()
     assert run.parameters["algorithm"] == found.recipe.algorithm
     assert len(registry.runs.below(run.run_id)) == len(found.trials)
     assert remembered(registry)[0] == found.best[0].recipe
     assert registry.versions() == []
-    again = tune(registry, reading, "last", {}, seconds=0.0, storage=storage)
-    assert sum(trial.seconds for trial in again.trials) <= 2 * sum(trial.seconds for trial in found.trials)
-    assert again.recipe == found.recipe
+
+
+def test_an_interrupted_tuning_keeps_its_trials_and_goes_on_where_it_ended(
+    reading: Reading, registry: ModelRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C after the second trial."""
+    trials: list[Trial] = []
+
+    def interrupted(split: Split, seconds: float, first: object, storage: Path, on_trial: OnTrial) -> Found:
+        def count(trial: Trial) -> None:
+            on_trial(trial)
+            trials.append(trial)
+            if len(trials) == 2:
+                raise KeyboardInterrupt
+
+        return search(split, seconds, (), storage, count)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search_module, "search", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tune(registry, reading, "time", {}, seconds=0.0, storage=tmp_path / "trials.db")
+    run = registry.runs.of_kind(TUNING)[0]
+    assert run.status == "FAILED"
+    assert len(registry.runs.below(run.run_id)) == 2
+    again = tune(registry, reading, "time", {}, seconds=0.0, storage=tmp_path / "trials.db")
+    assert [trial.recipe for trial in again.trials[:2]] == [trial.recipe for trial in trials]
+    assert [trial.seconds for trial in again.trials[:2]] == pytest.approx([trial.seconds for trial in trials])

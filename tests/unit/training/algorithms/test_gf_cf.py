@@ -47,7 +47,9 @@ def test_of_the_linear_filter_each_item_keeps_its_strongest_neighbours_besides_i
 
 
 def test_patterns_are_singular_vectors_the_largest_first_each_with_its_largest_entry_above_0() -> None:
-    patterns = fitted(factors=3).arrays()["patterns"].astype(np.float64)
+    stored = fitted(factors=3).arrays()["patterns"]
+    assert stored.dtype == np.float16
+    patterns = stored.astype(np.float64)
     assert patterns.shape == (12, 3)
     assert np.allclose(patterns.T @ patterns, np.eye(3), atol=1e-3)
     low, _ = filters(3)

@@ -76,6 +76,10 @@ def test_with_activity_long_histories_count_less_an_item_in_the_fit_and_when_ask
     assert not np.allclose(fitted(activity=0.0).scores(histories()), expected, atol=1e-2)
 
 
+def test_vectors_are_stored_in_half_precision() -> None:
+    assert fitted().arrays()["item_factors"].dtype == np.float16
+
+
 def test_an_empty_history_scores_nothing() -> None:
     assert not fitted().scores(sparse.csr_matrix(np.zeros((1, 30), np.float32))).any()
 
