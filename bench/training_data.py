@@ -12,7 +12,7 @@ from infra.lake import EVENTS, TABLES, Lake, Span
 from infra.online_store import OnlineStore
 from ingest.events import CONSENT_HEAD, PERSONALIZATION, Consent, consent_key, subject
 
-SECRET = "bench"
+SECRET = "of the pseudonyms in an invented lake"  # noqa: S105
 PARTITIONS = 8
 DAYS = 60
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

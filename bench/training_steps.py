@@ -1,4 +1,7 @@
-"""What `bench.training` measures, a process each: `python -m bench.training_steps STEP LAKE REDIS ROUNDS ITERATIONS`."""
+"""What `bench.training` measures, a process each.
+
+Run as `python -m bench.training_steps STEP LAKE REDIS ROUNDS ITERATIONS`.
+"""
 
 import json
 import sys
