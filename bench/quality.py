@@ -41,17 +41,31 @@ class Protocol(NamedTuple):
         k: list length of the figures that are given.
         refit: fit on train and valid before test; False: stay fitted on train, and valid arrives as newer history.
         seconds: for choosing.
+        seen_of_test: what was decided in the code after this set's test had been looked at; see docs/log.md.
     """
 
     k: int
     refit: bool
     seconds: float
+    seen_of_test: str
 
 
 PROTOCOLS = {
-    "ml-1m": Protocol(10, True, 240),
-    "ml-1m-chronological": Protocol(10, False, 180),
-    "gowalla": Protocol(20, True, 720),
+    "ml-1m": Protocol(10, True, 240, "nothing"),
+    "ml-1m-chronological": Protocol(
+        10,
+        False,
+        180,
+        "recency in shares of the history, its grid, and to choose it as test is asked about: "
+        "chosen on all of valid at once, it gave nDCG@10 .1524",
+    ),
+    "gowalla": Protocol(
+        20,
+        True,
+        720,
+        "that blends have no neighbours beside gf_cf: with them, what was best on valid gave nDCG@20 .1452, "
+        "recall@20 .1787",
+    ),
 }
 
 
@@ -95,6 +109,7 @@ def measured(folder: Path, protocol: Protocol) -> dict[str, Any]:
         "trials": len(found.trials),
         "budget_seconds": protocol.seconds,
         "seconds": {"choosing": round(chosen), "all": round(time.monotonic() - start)},
+        "seen_of_test": protocol.seen_of_test,
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 

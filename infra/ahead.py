@@ -1,4 +1,4 @@
-"""One step ahead: the next piece of work is begun before the last one is handed out."""
+"""Steps ahead: the next pieces of work are begun before the last one is handed out."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -7,14 +7,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """The items, each after the next one was taken: where taking one begins its work, one is always under way.
+def ahead(items: Iterable[T], steps: int = 1) -> Iterator[T]:
+    """The items, each after the next ones were taken: where taking one begins its work, as many are under way.
 
     >>> def begun():
     ...     for name in "abc":
     ...         print("begin", name)
     ...         yield name
-    >>> for name in one_ahead(begun()):
+    >>> for name in ahead(begun()):
     ...     print("use", name)
     begin a
     begin b
@@ -22,10 +22,14 @@ def one_ahead(items: Iterable[T]) -> Iterator[T]:
     begin c
     use b
     use c
+
+    Args:
+        items: what to hand out.
+        steps: how many are taken before they are asked for.
     """
     waiting: deque[T] = deque()
     for item in items:
         waiting.append(item)
-        if len(waiting) > 1:
+        if len(waiting) > steps:
             yield waiting.popleft()
     yield from waiting

@@ -8,11 +8,13 @@ from typing import NamedTuple
 import polars as pl
 from deltalake import DeltaTable
 
-from infra.ahead import one_ahead
+from infra.ahead import ahead
 
 FEWEST_ROWS_AT_ONCE = 1 << 16
 SHARE_AT_ONCE = 1 / 64
 """Of a large table: so what is held while it is read grows with it, and no faster."""
+READERS = 2
+"""One batch is decoded by one core, by and large."""
 
 
 class Piece(NamedTuple):
@@ -68,13 +70,13 @@ class LakeTable:
         return sum(piece.rows for piece in self.pieces)
 
     def batches(self, columns: Sequence[pl.Expr]) -> Iterator[pl.DataFrame]:
-        """All rows, some at a time. While one batch is worked on, the next is read.
+        """All rows, some at a time. While one batch is worked on, the next ones are read.
 
         Args:
             columns: what to make of the rows; of no column that the table is partitioned by.
         """
-        with ThreadPoolExecutor(1, "lake-reader") as reader:
-            for reading in one_ahead(reader.submit(_read, piece, columns) for piece in self.pieces):
+        with ThreadPoolExecutor(READERS, "lake-reader") as readers:
+            for reading in ahead((readers.submit(_read, piece, columns) for piece in self.pieces), READERS):
                 yield reading.result()
 
 

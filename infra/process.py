@@ -1,5 +1,6 @@
 """What every long-running process without an HTTP server needs: to be asked to stop, and to stop in order."""
 
+import ctypes
 import signal
 import threading
 
@@ -10,3 +11,10 @@ def stop_event() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop
+
+
+def give_back_memory() -> None:
+    """Give memory that was freed back to the system: glibc keeps some of it for every thread there ever was."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -349,24 +349,40 @@ def recommend(model: Model, popular: Indices, user_items: sparse.csr_matrix, k: 
     Returns:
         item indices (rows, k), best first, padded with -1, and their scores (rows, k), padded with -inf.
     """
-    rows = user_items.shape[0]
-    indices = np.full((rows, k), -1, np.int32)
-    scores = np.full((rows, k), -np.inf, np.float32)
+    rows, items = user_items.shape
+    indices, scores = np.full((rows, k), -1, np.int32), np.full((rows, k), -np.inf, np.float32)
     positive = user_items.copy()
     positive.eliminate_zeros()
     extra = np.diff(user_items.indptr) - np.diff(positive.indptr)
-    speaks = np.diff(positive.indptr) > 0
-    if speaks.any():
-        found, found_scores = model.recommend(positive[speaks], min(k + int(extra.max()), user_items.shape[1]))
-        for row, candidates, values in zip(np.flatnonzero(speaks), found, found_scores, strict=True):
-            keep = candidates >= 0
-            if extra[row]:
-                keep &= ~np.isin(candidates, _row(user_items, row))
-            kept = np.flatnonzero(keep)[:k]
-            indices[row, : len(kept)], scores[row, : len(kept)] = candidates[kept], values[kept]
+    speaks = np.flatnonzero(np.diff(positive.indptr))
+    if len(speaks):
+        found, found_scores = model.recommend(positive[speaks], min(k + int(extra.max()), items))
+        if extra[speaks].any():
+            found, found_scores = _without_seen(found, found_scores, user_items[speaks])
+        width = min(k, found.shape[1])
+        indices[speaks, :width], scores[speaks, :width] = found[:, :width], found_scores[:, :width]
     for row in np.flatnonzero((indices < 0).any(axis=1)):
         _fill_up(indices[row], scores[row], popular, _row(user_items, row))
     return indices, scores
+
+
+def _without_seen(found: Indices, scores: Scores, histories: sparse.csr_matrix) -> tuple[Indices, Scores]:
+    """Lists without the items that the row holds with weight 0; what stands after them moves up.
+
+    Args:
+        found: (rows, any) item indices, best first, padded with -1.
+        scores: theirs.
+        histories: (rows, items) CSR.
+    """
+    rows, items = np.arange(histories.shape[0]), histories.shape[1]
+    seen = np.repeat(rows, np.diff(histories.indptr)) * items + histories.indices
+    seen = np.sort(seen[histories.data == 0])
+    asked = rows[:, None] * items + found
+    gone = seen[np.minimum(np.searchsorted(seen, asked), len(seen) - 1)] == asked
+    order = np.argsort(gone, axis=1, kind="stable")
+    left = ~np.take_along_axis(gone, order, axis=1)
+    lists = np.where(left, np.take_along_axis(found, order, axis=1), -1)
+    return lists, np.where(left, np.take_along_axis(scores, order, axis=1), -np.inf)
 
 
 def _fill_up(places: Indices, scores: Scores, popular: Indices, seen: Indices) -> None:

@@ -43,9 +43,10 @@ class Times:
         self.low[places] = at_ms & 0xFFFFFFFF
         self.high[places] = at_ms >> 32
 
-    def first(self, count: int) -> "Times":
-        """The first so many, in the same memory."""
-        return Times(self.low[:count], self.high[:count])
+    def shrink(self, count: int) -> None:
+        """Keep the first so many, and no memory for more."""
+        self.low.resize(count, refcheck=False)
+        self.high.resize(count, refcheck=False)
 
     def __len__(self) -> int:
         return len(self.low)

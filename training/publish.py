@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from scipy import sparse
 
-from infra.ahead import one_ahead
+from infra.ahead import ahead
 from infra.online_store import OnlineStore
 from ingest.events import PERSONALIZATION, ConsentProjection
 from training.bundle import CURRENT, KEPT, Bundle, Indices, bundle_key, encode_list, list_key, live_key, recommend
@@ -33,6 +33,12 @@ from training.interactions import Interactions
 from training.recency import Histories
 
 BATCH = 1000
+SET_ALL = """
+for i = 1, #KEYS do
+    redis.call('SET', KEYS[i], ARGV[i + 1], 'EX', ARGV[1])
+end
+"""
+"""A batch in one command: a store that syncs its file after every command it reads would do so fifty times else."""
 
 Users = npt.NDArray[np.int64]
 """Numbers of people: `user_index`."""
@@ -97,7 +103,7 @@ class Publisher:
         written = [np.empty(0, np.int64)]
         with ThreadPoolExecutor(1, "publish") as beside:
             writing: Future[Users] | None = None
-            for asked in one_ahead(beside.submit(self._allowed, interactions, users) for users in batches):
+            for asked in ahead(beside.submit(self._allowed, interactions, users) for users in batches):
                 users = asked.result()
                 user_items = histories[users].weighted(bundle.manifest.recency)
                 lists, _ = recommend(bundle.model, bundle.popular, user_items, self._length)
@@ -120,10 +126,8 @@ class Publisher:
 
     def _write(self, version: int, interactions: Interactions, users: Users, lists: Indices) -> Users:
         """Write lists, then ask again. Returns those who keep theirs."""
-        pipeline = self._store.pipeline(transaction=False)
-        for key, items in zip(_list_keys(version, interactions, users), lists, strict=True):
-            pipeline.set(key, encode_list(items), ex=self._ttl)
-        pipeline.execute()
+        keys = _list_keys(version, interactions, users)
+        self._store.eval(SET_ALL, len(keys), *keys, self._ttl, *map(encode_list, lists))
         still = self._allowed(interactions, users)
         withdrawn = _list_keys(version, interactions, np.setdiff1d(users, still))
         if withdrawn:

@@ -7,6 +7,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
 
+from training.ordering import order_by
+
 MS_A_DAY = 86_400_000
 
 
@@ -75,10 +77,22 @@ class Histories:
         matrix = self.user_items
         lengths = np.diff(matrix.indptr)
         rows = np.repeat(np.arange(len(lengths)), lengths)
-        order = np.lexsort((matrix.indices, matrix.data, self.at_ms, rows))
+        order = order_by(self._by_row_and_time(rows), matrix.data, matrix.indices)
         ranks = np.empty(matrix.nnz, np.int64)
         ranks[order] = np.repeat(matrix.indptr[1:], lengths) - 1 - np.arange(matrix.nnz)
         return ranks
+
+    def _by_row_and_time(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """(nnz,) one number that rises with the row, and within a row with time."""
+        if not len(rows):
+            return rows
+        since_first = self.at_ms - self.at_ms.min()
+        bits = int(since_first.max()).bit_length()
+        if bits + len(self).bit_length() < 63:
+            return np.asarray((rows << bits) | since_first)
+        # So many rows and times so far apart do not fit in one number, their places in time do.
+        _, places = np.unique(since_first, return_inverse=True)
+        return np.asarray(rows * len(rows) + places)
 
     def _over(self, values: npt.NDArray[np.generic]) -> sparse.csr_matrix:
         """The same items with other values."""

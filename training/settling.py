@@ -5,6 +5,7 @@ are worked on in place, some people at a time, so that they take their memory on
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,11 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from infra.ahead import ahead
 from training.acts import Acts
+from training.ordering import order_by
 from training.packed import PackedHistories, Times
 
-AT_ONCE = 1 << 18
+AT_ONCE = 1 << 17
 """Acts that are sorted at once, or those of one person where they are more."""
+SORTERS = 2
 OUTSIDE = -1
 """Index of an item that is not in the catalogue."""
 
@@ -28,13 +32,13 @@ class Block(NamedTuple):
     """Acts in the order of person, item, time and weight; (acts,) each.
 
     Attributes:
-        user: number of the person.
+        user: number of the person; in `Settled` a smaller one, of those who stay.
         item: index of the item.
         at_ms: milliseconds since 1970.
         weight: place in `Acts.weights`; in `Settled`, what it weighs.
     """
 
-    user: Numbers
+    user: npt.NDArray[np.signedinteger]
     item: npt.NDArray[np.int32]
     at_ms: Numbers
     weight: npt.NDArray[Any]
@@ -73,15 +77,17 @@ def settle(acts: Acts, item_index: npt.NDArray[np.int32], items: int, length: in
     liked = np.zeros(len(acts.users), np.int64)
     zeros, older = [_NOTHING], [_NOTHING]
     free = 0
-    for first, last in _blocks(acts.bounds):
-        block = _sorted(acts, item_index, first, last)
-        counts = _newest(block)
-        counts[counts] = _within(block.where(counts), length)
-        likes = counts & (acts.weights[block.weight] > 0)
-        zeros.append(block.where(counts & ~likes))
-        older.append(block.where(~counts))
-        free = _put(acts, block.where(likes), free)
-        liked[first:last] = np.bincount(block.user[likes] - first, minlength=last - first)
+    with ThreadPoolExecutor(SORTERS, "settle") as beside:
+        sorting = (beside.submit(_sorted, acts, item_index, people) for people in _blocks(acts.bounds))
+        for block in (future.result() for future in ahead(sorting, SORTERS)):
+            counts = _newest(block)
+            counts[counts] = _within(block.where(counts), length)
+            likes = counts & (acts.weights[block.weight] > 0)
+            zeros.append(block.where(counts & ~likes))
+            older.append(block.where(~counts))
+            # The blocks that are sorted meanwhile lie behind the places of this one, which are written over.
+            free = _put(acts, block.where(likes), free)
+            np.add.at(liked, block.user[likes], 1)
     return _settled(acts, liked, _joined(zeros), _joined(older), items)
 
 
@@ -91,12 +97,14 @@ def _settled(acts: Acts, liked: Numbers, zeros: Block, older: Block, items: int)
     number = np.cumsum(stay) - 1
     weights = acts.weights.astype(np.float32)
     count = int(liked.sum())
-    data, times = weights[acts.weight[:count]], acts.times.first(count)
+    data = weights[acts.weight[:count]]
+    acts.item.resize(count, refcheck=False)
+    acts.times.shrink(count)
     return Settled(
         stay,
-        PackedHistories(_csr(data, acts.item[:count], liked[stay], items), times),
+        PackedHistories(_csr(data, acts.item, liked[stay], items), acts.times),
         PackedHistories(_csr(weights[zeros.weight], zeros.item, seen[stay], items), Times.of(zeros.at_ms)),
-        older._replace(user=number[older.user], weight=weights[older.weight]),
+        older._replace(user=number[older.user].astype(np.int32), weight=weights[older.weight]),
     )
 
 
@@ -116,22 +124,17 @@ def _blocks(bounds: Numbers) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _sorted(acts: Acts, item_index: npt.NDArray[np.int32], first: int, last: int) -> Block:
+def _sorted(acts: Acts, item_index: npt.NDArray[np.int32], people: tuple[int, int]) -> Block:
     """The acts of some people with items of the catalogue."""
+    first, last = people
     part = slice(acts.bounds[first], acts.bounds[last])
-    user = np.repeat(np.arange(first, last), np.diff(acts.bounds[first : last + 1]))
-    block = Block(user, item_index[acts.item[part]], acts.times[part], acts.weight[part])
-    block = block.where(block.item != OUTSIDE)
-    key = (block.user << 32) | block.item
-    order = np.argsort(key)
-    key, block = key[order], block.where(order)
-    same = np.zeros(len(key) + 1, np.bool_)
-    same[1:-1] = key[1:] == key[:-1]
-    # Few items are taken up twice, and only these have to be put in the order of time.
-    again = np.flatnonzero(same[1:] | same[:-1])
-    by_time = again[np.lexsort((block.weight[again], block.at_ms[again], key[again]))]
-    block.at_ms[again], block.weight[again] = block.at_ms[by_time], block.weight[by_time]
-    return block
+    item = item_index[acts.item[part]]
+    key = np.repeat(np.arange(first, last) << 32, np.diff(acts.bounds[first : last + 1])) | item
+    at_ms, weight = acts.times[part], acts.weight[part]
+    # The key of what is outside the catalogue is OUTSIDE too, so all of that comes first.
+    order = order_by(key, at_ms, weight)[np.count_nonzero(item == OUTSIDE) :]
+    key = key[order]
+    return Block(key >> 32, (key & _LOW).astype(np.int32), at_ms[order], weight[order])
 
 
 def _newest(block: Block) -> Flags:
@@ -168,4 +171,5 @@ def _joined(blocks: list[Block]) -> Block:
     return Block(*(np.concatenate(columns) for columns in zip(*blocks, strict=True)))
 
 
+_LOW = 0xFFFFFFFF
 _NOTHING = Block(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.uint8))

@@ -7,6 +7,7 @@ from datetime import timedelta
 import polars as pl
 
 from infra.lake import EVENTS, ITEMS, Lake, LakeEmpty, LakeTable
+from infra.process import give_back_memory
 from ingest.events import ConsentProjection, Domain, now
 from training.acts import gather
 from training.bundle import Snapshot, milliseconds
@@ -82,7 +83,9 @@ def read_lake(lake: Lake, consents: ConsentProjection, domain: Domain) -> Readin
         return Reading(interactions, older, counts, table.version, table.watermark, domain.history.length)
 
     latest_ms = milliseconds(now() + timedelta(seconds=domain.events.future_tolerance_seconds))
-    return lake.read(EVENTS, read)
+    reading = lake.read(EVENTS, read)
+    give_back_memory()
+    return reading
 
 
 def _items(lake: Lake) -> pl.LazyFrame | None:

@@ -1,21 +1,23 @@
-"""The rounds of `implicit`'s ALS, by its own solver, without its two weighed copies of the matrix.
+"""The rounds of `implicit`'s ALS, by its own solver, without the copies of the matrix that its `fit` makes.
 
-Its `fit` holds the matrix three times: as it is, weighed with alpha, and that turned over. Here only the places are
-turned over, with a byte for each weight; rows are weighed when their turn comes. The vectors are the same to the bit.
+Its `fit` holds the matrix as it is, weighed with alpha, and that turned over; and the weights once more while a side is
+solved. Here only the places are turned over, with a byte for each weight, and rows are weighed when their turn comes.
+The vectors are the same to the bit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from implicit.cpu import _als
 from scipy import sparse
 
 from training.bundle import Scores
 
 PARTS = 4
-"""Rows are weighed a quarter of the interactions at a time: in more parts the products of the vectors, made anew for
-each, would be felt in the time."""
+"""Rows are weighed a quarter of the interactions at a time: in more parts the products of the vectors, which the solver
+makes anew for each, would be felt in the time."""
 
 
 def rounds(model: Any, user_items: sparse.csr_matrix, seed: int) -> Iterator[int]:
@@ -29,14 +31,12 @@ def rounds(model: Any, user_items: sparse.csr_matrix, seed: int) -> Iterator[int
     random = np.random.default_rng(seed)
     users, items = (_first(random, count, model.factors) for count in user_items.shape)
     model.item_factors = items
-    weights, coded = _coded(user_items)
-    sides = ((coded, users, items), (coded.T.tocsr(), items, users))
-    weighed = (weights * np.float32(model.alpha)).astype(np.float32)
+    weights, item_users = _turned_over(user_items)
+    alpha = np.float32(model.alpha)
+    weighed = weights * alpha
     for number in range(model.iterations):
-        for matrix, vectors, others in sides:
-            for rows in _parts(matrix.indptr):
-                some = _rows(matrix, rows, weighed)
-                model.solver(some, vectors[rows], others, model.regularization, model.num_threads)
+        _solve(model, user_items, lambda values: values * alpha, users, items)
+        _solve(model, item_users, lambda places: weighed[places], items, users)
         yield number + 1
 
 
@@ -46,28 +46,49 @@ def _first(random: np.random.Generator, count: int, factors: int) -> Scores:
     return vectors
 
 
-def _coded(user_items: sparse.csr_matrix) -> tuple[Scores, sparse.csr_matrix]:
-    """The weights that there are, and the matrix with the place of each among them."""
+def _turned_over(user_items: sparse.csr_matrix) -> tuple[Scores, sparse.csr_matrix]:
+    """The weights that there are; and (items, users) CSR, whose values are the places of the weights among them."""
     values = user_items.data
     step = max(1, -(-len(values) // PARTS))
     parts = [slice(start, start + step) for start in range(0, len(values), step)]
-    weights = np.unique([weight for part in parts for weight in np.unique(values[part])])
+    weights = np.unique([weight for part in parts for weight in np.unique(values[part])]).astype(np.float32)
     codes = np.empty(len(values), np.min_scalar_type(len(weights)))
     for part in parts:
         codes[part] = np.searchsorted(weights, values[part])
     coded = sparse.csr_matrix((codes, user_items.indices, user_items.indptr), shape=user_items.shape)
-    return weights, coded
+    return weights, coded.T.tocsr()
+
+
+def _solve(
+    model: Any, matrix: sparse.csr_matrix, weigh: Callable[[Any], Scores], vectors: Scores, others: Scores
+) -> None:
+    """One side, in place: of each row the vector that explains it best.
+
+    Args:
+        model: for its settings.
+        matrix: (rows, columns) CSR.
+        weigh: makes weights of its values.
+        vectors: (rows, factors), those of the round before.
+        others: (columns, factors).
+    """
+    for rows in _parts(matrix.indptr):
+        bounds = matrix.indptr[rows.start : rows.stop + 1]
+        part = slice(bounds[0], bounds[-1])
+        # Not by `model.solver`, which takes a matrix, and copies its values for a type that they have.
+        _als._least_squares_cg(
+            bounds - bounds[0],
+            matrix.indices[part],
+            weigh(matrix.data[part]),
+            vectors[rows],
+            others,
+            model.regularization,
+            model.num_threads,
+            model.cg_steps,
+        )
 
 
 def _parts(bounds: Any) -> Iterator[slice]:
     """The rows, in parts of about as many interactions."""
     ends = np.searchsorted(bounds, np.linspace(0, bounds[-1], PARTS + 1))
-    ends[-1] = len(bounds) - 1
+    ends[0], ends[-1] = 0, len(bounds) - 1
     return (slice(start, end) for start, end in pairwise(ends.tolist()) if start < end)
-
-
-def _rows(coded: sparse.csr_matrix, rows: slice, weighed: Scores) -> sparse.csr_matrix:
-    bounds = coded.indptr[rows.start : rows.stop + 1]
-    part = slice(bounds[0], bounds[-1])
-    values = (weighed[coded.data[part]], coded.indices[part], bounds - bounds[0])
-    return sparse.csr_matrix(values, shape=(len(bounds) - 1, coded.shape[1]))

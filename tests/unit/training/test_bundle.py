@@ -4,7 +4,8 @@ import io
 import pickle
 import zipfile
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import chain, pairwise
+from typing import cast
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from training.bundle import (
     Interaction,
     ItemTable,
     Manifest,
+    Model,
     Scores,
     Snapshot,
     add_to_history,
@@ -225,6 +227,52 @@ def test_recommending_leaves_the_histories_as_they_are() -> None:
     rows = bundle.rows([liked(1) | {"m02": Interaction(1, 0.0)}])
     recommend(bundle.model, bundle.popular, rows.user_items, 3)
     assert rows.user_items.data.tolist() == [1.0, 0.0]
+
+
+class Fixed:
+    """A model whose lists are given."""
+
+    def __init__(self, lists: list[list[int]]) -> None:
+        self.lists = lists
+
+    def recommend(self, user_items: sparse.csr_matrix, k: int) -> tuple[Indices, Scores]:
+        assert (user_items.data > 0).all()
+        lists = [
+            [item for item in given if item not in set(row.indices)]
+            for given, row in zip(self.lists, user_items, strict=True)
+        ]
+        padded = np.array([(items + [-1] * k)[:k] for items in lists], np.int32).reshape(-1, k)
+        return padded, np.where(padded < 0, -np.inf, padded * 10.0).astype(np.float32)
+
+
+@given(
+    histories=st.lists(
+        st.lists(st.sampled_from([None, None, 0.0, 1.0]), min_size=7, max_size=7), min_size=1, max_size=5
+    ),
+    k=st.integers(1, 9),
+    data=st.data(),
+)
+def test_lists_are_the_models_without_what_was_seen_then_the_popular(
+    histories: list[list[float | None]], k: int, data: st.DataObject
+) -> None:
+    """Against the same, one by one."""
+    rankings = st.permutations(range(7)).flatmap(lambda items: st.integers(0, 7).map(lambda length: items[:length]))
+    given_lists = [data.draw(rankings) for history in histories if 1.0 in history]
+    popular = np.array(data.draw(st.permutations(range(7))), np.int32)
+    held = [[item for item, weight in enumerate(history) if weight is not None] for history in histories]
+    weights = [weight for history in histories for weight in history if weight is not None]
+    indptr = np.cumsum([0, *map(len, held)])
+    values = (np.array(weights, np.float32), np.array([*chain(*held)], np.int32), indptr)
+    indices, scores = recommend(
+        cast("Model", Fixed(given_lists)), popular, sparse.csr_matrix(values, (len(held), 7)), k
+    )
+    left = iter(given_lists)
+    for row, history in enumerate(histories):
+        found = [item for item in (next(left) if 1.0 in history else []) if item not in held[row]]
+        filling = [item for item in popular.tolist() if item not in held[row] and item not in found]
+        expected = [*((item, item * 10.0) for item in found), *((item, 0.0) for item in filling)][:k]
+        expected += [(-1, -np.inf)] * (k - len(expected))
+        assert list(zip(indices[row].tolist(), scores[row].tolist(), strict=True)) == expected
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=50))

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import sparse
 
 from training.recency import UNWEIGHTED, Histories, Recency
@@ -58,3 +60,29 @@ def test_no_histories_are_no_trouble() -> None:
     empty = Histories(sparse.csr_matrix((0, 5), dtype=np.float32), np.zeros(0, np.int64))
     assert empty.weighted(Recency(boost=1)).shape == (0, 5)
     assert empty.ages().tolist() == []
+
+
+@given(
+    rows=st.lists(
+        st.lists(st.tuples(st.sampled_from([0, 1, 2, -(10**13), 2**46]), st.sampled_from([0.0, 1.0, 2.0])), max_size=6),
+        min_size=1,
+        max_size=5,
+    ),
+    empty=st.sampled_from([0, 2**15, 2**18]),
+)
+def test_ranks_are_the_places_in_time(rows: list[list[tuple[int, float]]], empty: int) -> None:
+    """However far apart the times are, and however many rows there are."""
+    lengths = [*map(len, rows), *([0] * empty)]
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    weights = np.array([weight for row in rows for _, weight in row], np.float32)
+    indices = np.array([index for row in rows for index in range(len(row))], np.int32)
+    user_items = sparse.csr_matrix((weights, indices, indptr), shape=(len(lengths), 6))
+    at_ms = np.array([at for row in rows for at, _ in row], np.int64)
+    recency = Recency(boost=1, half_life=1)
+    expected: list[float] = []
+    for row in rows:
+        newest_first = sorted(range(len(row)), key=lambda place: (*row[place], place), reverse=True)
+        ranks = np.array([newest_first.index(place) for place in range(len(row))], np.int64)
+        factors = recency.factors(ranks, np.full(len(row), len(row)))
+        expected += (np.array([weight for _, weight in row], np.float32) * factors).tolist()
+    assert Histories(user_items, at_ms).weighted(recency).data.tolist() == expected
