@@ -51,7 +51,7 @@ def figures(
         parts = [sample.figures(times) for times in _draws(ranking, resamples, seed)]
         for name, value in values.items():
             drawn = np.concatenate([part[name] for part in parts])
-            found[f"{name}@{k}"] = _interval(float(value[0]), drawn, level)
+            found[f"{name}@{k}"] = _interval(float(value[0]), drawn, level, np.inf if name == "novelty" else 1.0)
     return found
 
 
@@ -107,6 +107,7 @@ def _shown(lists: Indices, items: int) -> sparse.csr_matrix:
     return sparse.csr_matrix((ones, (lists[lists >= 0], people)), shape=(items, len(lists)))
 
 
-def _interval(value: float, drawn: Floats, level: float) -> Figure:
+def _interval(value: float, drawn: Floats, level: float, most: float) -> Figure:
+    """The figure is in its interval, and that ends where the metric does: from 0 to `most`."""
     low, high = value + np.quantile(drawn - drawn.mean(), [(1 - level) / 2, (1 + level) / 2])
-    return Figure(value, float(low), float(high))
+    return Figure(value, min(max(0.0, float(low)), value), max(min(float(high), most), value))

@@ -129,7 +129,8 @@ def _ials(shape: Shape) -> dict[str, Range]:
     return {
         "factors": _around(shape.factors(4, 512), 1.5),
         "alpha0": _around(2.2 * shape.density**0.58, 2),
-        "regularization": _around(14 * shape.density**0.25 / max(shape.interactions, 1000) ** 0.5, 2),
+        # Not more than this: with little data the formula asks for so much that only popularity is left.
+        "regularization": _around(min(0.02, 14 * shape.density**0.25 / max(shape.interactions, 1) ** 0.5), 2),
         "iterations": Range(8, 6, 12),
         "activity": Range(0.25, 0.0, 0.5, log=False),
     }

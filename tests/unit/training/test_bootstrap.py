@@ -85,3 +85,13 @@ def test_draws_do_not_depend_on_how_many_fit_into_memory(monkeypatch: pytest.Mon
 def test_people_who_are_shown_nothing_have_figures_too() -> None:
     nothing = Ranking(np.full((3, 2), -1, np.int32), np.zeros((3, 2), bool), np.ones(3, np.int64), np.ones(4), 3)
     assert {tuple(one) for one in figures(nothing, (2,), resamples=10).values()} == {(0.0, 0.0, 0.0)}
+
+
+def test_an_interval_ends_where_its_metric_does() -> None:
+    """Coverage of everything has no room above; laid around the figure alone, its interval would lie beyond."""
+    random = np.random.default_rng(0)
+    lists = np.array([random.permutation(12)[:4] for _ in range(30)], np.int32)
+    ranking = Ranking(lists, lists < 2, np.full(30, 2), np.ones(12, np.float32), 30)
+    for name, (value, low, high) in figures(ranking, [4]).items():
+        assert 0 <= low <= value <= high
+        assert high <= 1 or name.startswith("novelty")
