@@ -57,7 +57,7 @@ def measure(name: str, size: Size) -> dict[str, Any]:
         fill_lake(Lake(str(lake)), size)
         grant_everybody(store, size)
         address = [str(lake), f"unix://{folder}/redis.sock", str(ROUNDS[name]), str(ITERATIONS[name])]
-        found = {step: _step(step, address) for step in track(STEPS, name, Console(stderr=True))}
+        found = {step: _step(step, address) for step in track(STEPS, name, console=Console(stderr=True))}
     when = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "load_average_before": load}
     return {"name": name, **when, "interactions": size.interactions, **figures(found), "measured": found}
 
