@@ -167,7 +167,6 @@ def _collect(
 ) -> tuple[Acts, int]:
     """The acts, and the number of rows that are ahead of the time."""
     order = who.people.arg_sort().to_numpy()
-    order = order[standing.acts[order] > 0]
     bounds = np.concatenate([[0], np.cumsum(standing.acts[order])])
     free = np.zeros(len(who.people), np.int64)
     free[order] = bounds[:-1]

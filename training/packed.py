@@ -117,9 +117,10 @@ def merged(one: Histories, other: Histories) -> Histories:
     return Histories(user_items, np.concatenate([h.at_ms for h in both])[order])
 
 
-def parts(count: int, at_once: int = AT_ONCE) -> Iterator[slice]:
+def parts(count: int, at_once: int | None = None) -> Iterator[slice]:
     """The numbers from 0 up to `count`, some at a time."""
-    return (slice(start, min(start + at_once, count)) for start in range(0, count, at_once))
+    step = AT_ONCE if at_once is None else at_once
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
 def _some(histories: Histories, rows: npt.NDArray[np.integer], flags: npt.NDArray[np.bool_]) -> PackedHistories:

@@ -152,8 +152,8 @@ def _within(block: Block, length: int) -> Flags:
     number = block.user - block.user[0]
     many = np.flatnonzero((np.bincount(number) > length)[number])
     few = block.where(many)
-    # Items are in code point order, so their indices break ties as their ids would.
-    by_time = np.lexsort((few.item, few.weight, few.at_ms, few.user))
+    # Stable: of acts that are alike in all this the items are in the order of their ids.
+    by_time = np.lexsort((few.weight, few.at_ms, few.user))
     ends = np.searchsorted(few.user, few.user, "right")
     within[many[by_time]] = ends - np.arange(len(many)) <= length
     return within

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from infra.lake import EVENTS, ITEMS, TABLES
 from ingest.events import PERSONALIZATION, Consent
-from training import acts, settling
+from training import acts, packed, settling
 from training.acts import ReadCounts, gather
 from training.bundle import History, Interaction, add_to_history, milliseconds
 from training.interactions import (
@@ -60,6 +60,10 @@ def interactions_of(rows: pl.DataFrame, length: int = 100, items: pl.DataFrame |
 def described(*items: tuple[str, str, bool]) -> pl.DataFrame:
     rows = [(item, attributes, hidden, 0, offset) for offset, (item, attributes, hidden) in enumerate(items)]
     return pl.DataFrame(rows, schema=dict(TABLES[ITEMS]), orient="row")
+
+
+def catalogue_of(*items: str) -> Catalogue:
+    return Catalogue(IdMap(items), ({},) * len(items))
 
 
 def as_histories(interactions: Interactions) -> dict[str, History]:
@@ -194,6 +198,13 @@ def test_the_oldest_receipt_of_each_history_is_known(event_rows: Rows) -> None:
     assert interactions_of(pl.concat([new, old])).oldest_receipts.tolist() == [3, 3]
 
 
+def test_of_acts_in_a_table_too(event_rows: Rows) -> None:
+    rows = read(event_rows([("u1", "m1", 1), ("u1", "m2", 2), ("u2", "m1", 3)])).rows
+    assert histories(
+        rows.with_columns(receipt=pl.Series([5, 3, 4])), catalogue_of("m1", "m2"), 9
+    ).oldest_receipts.tolist() == [3, 4]
+
+
 def test_an_id_that_is_not_in_the_map_is_an_error() -> None:
     with pytest.raises(pl.exceptions.InvalidOperationError):
         pl.DataFrame({"x": ["b"]}).select(IdMap(("a",)).encode("x"))
@@ -244,6 +255,7 @@ class Obvious(NamedTuple):
     """What reading one by one finds."""
 
     histories: dict[str, History]
+    met: set[str]
     standing: list[Row]
     repeated: int
     not_permitted: int
@@ -263,7 +275,8 @@ def read_one_by_one(rows: list[Row], consents: Mapping[str, Consent], hidden: se
     for row in standing:
         at_ms = milliseconds(datetime(2024, 1, 1, tzinfo=UTC) + timedelta(minutes=row.minute))
         add_to_history(folded.setdefault(row.user, {}), row.item, Interaction(at_ms, WEIGHTS[row.type]), length)
-    return Obvious(folded, standing, len(rows) - len(first), len(acts) - len(permitted))
+    met = {row.item for row in permitted}
+    return Obvious(folded, met - hidden, standing, len(rows) - len(first), len(acts) - len(permitted))
 
 
 def as_frame(rows: list[Row], event_rows: Rows) -> pl.DataFrame:
@@ -318,6 +331,7 @@ def test_a_reading_is_what_reading_one_by_one_finds(
     """Events sent again, to other partitions too, withdrawals, hidden items, and people at the bounds of blocks."""
     monkeypatch.setattr(settling, "AT_ONCE", at_once)
     monkeypatch.setattr(acts, "PEOPLE_AT_ONCE", at_once)
+    monkeypatch.setattr(packed, "AT_ONCE", at_once)
     expected = read_one_by_one(rows, consents, hidden, length)
     gathered, counts = gather(
         Batches(as_frame(rows, event_rows), at_once), WEIGHTS, lambda people: {p: consents[p] for p in people}
@@ -327,6 +341,7 @@ def test_a_reading_is_what_reading_one_by_one_finds(
 
     assert as_histories(interactions) == expected.histories
     assert interactions.users.ids == tuple(sorted(expected.histories))
+    assert interactions.catalogue.items.ids == tuple(sorted(expected.met))
     assert (counts.repeated_events, counts.not_permitted) == (expected.repeated, expected.not_permitted)
     found = interactions.and_older(older).select(Column.USER, Column.ITEM, Column.AT_MS, Column.WEIGHT)
     assert sorted(found.rows()) == sorted(

@@ -80,5 +80,8 @@ def test_some_of_many_are_taken_without_a_copy() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 2, 100])
 def test_parts_are_all_of_it(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "AT_ONCE", at_once)
     assert [number for part in parts(5, at_once) for number in range(5)[part]] == [0, 1, 2, 3, 4]
+    monkeypatch.setattr(packed, "AT_ONCE", at_once)
+    assert [part.stop - part.start for part in parts(5)] == [part.stop - part.start for part in parts(5, at_once)]
+    times = Times.of(np.array([3, 1, 4, 1, 5], np.int64))
+    assert (times[:].tolist(), times.newest()) == ([3, 1, 4, 1, 5], 5)
