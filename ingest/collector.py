@@ -6,7 +6,7 @@ What is refused leaves nothing behind: it is counted by verdict, and that is all
 import math
 from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import prometheus_client as prometheus
@@ -211,5 +211,14 @@ def _is_of_kind(value: Any, kind: str) -> bool:
             return isinstance(value, list) and all(isinstance(each, str) for each in value)
         case "integer":
             return isinstance(value, int) and not isinstance(value, bool)
+        case "time":
+            return isinstance(value, str) and _is_time(value)
         case _:
             return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_time(value: str) -> bool:
+    try:
+        return datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False

@@ -21,7 +21,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, cast
+from typing import Annotated, Literal, NamedTuple, Self, cast
 
 import orjson
 from pydantic import (
@@ -33,6 +33,7 @@ from pydantic import (
     PositiveInt,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 
 from infra.online_store import OnlineStore, OnlineStoreError
@@ -53,6 +54,7 @@ class EventType(BaseModel):
 
     history: bool
     weight: float = Field(1.0, ge=0, le=100)
+    begins: bool = False
 
 
 class EventRules(BaseModel):
@@ -73,12 +75,56 @@ class HistoryRules(BaseModel):
     length: PositiveInt
 
 
-class ItemRules(BaseModel):
-    """What an item may carry."""
+class ItemFilter(BaseModel):
+    """A parameter of a list's address that keeps items by an attribute. Items without the attribute are not kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    attributes: dict[str, Literal["string", "strings", "integer", "number"]]
+    attribute: str
+    keep: Literal["is", "at_most", "at_least"]
+
+
+class ItemRules(BaseModel):
+    """What an item may carry, and what the platform reads in it.
+
+    Attributes:
+        attributes: name → kind.
+        name: the attribute that people call the item by.
+        category: the attribute whose values are categories.
+        available_until: the attribute that says when an item leaves every list.
+        filters: name of the parameter → what it keeps. `category`, where there is one, is a filter too.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    attributes: dict[str, Literal["string", "strings", "integer", "number", "time"]]
+    name: str | None = None
+    category: str | None = None
+    available_until: str | None = None
+    filters: dict[str, ItemFilter] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _attributes_are_known(self) -> Self:
+        named = [self.name, self.category, self.available_until, *(each.attribute for each in self.filters.values())]
+        if unknown := sorted({name for name in named if name is not None} - self.attributes.keys()):
+            raise ValueError(f"{', '.join(unknown)}: not among the attributes")
+        if self.available_until is not None and self.attributes[self.available_until] != "time":
+            raise ValueError(f"available_until: {self.available_until} has to be of kind time")
+        for name, each in self.filters.items():
+            if each.keep != "is" and self.attributes[each.attribute] not in ("integer", "number"):
+                raise ValueError(f"filters.{name}: {each.keep} needs an attribute of kind integer or number")
+        if taken := sorted({"k", "exclude", "explain", "category"} & self.filters.keys()):
+            raise ValueError(f"filters.{taken[0]}: the platform has a parameter of that name")
+        return self
+
+
+class PopularityRules(BaseModel):
+    """How fast a vote for an item loses half of its weight."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    popular_half_life_days: float = Field(90.0, gt=0)
+    trending_half_life_days: float = Field(3.0, gt=0)
 
 
 class Domain(BaseModel):
@@ -90,6 +136,20 @@ class Domain(BaseModel):
     events: EventRules
     history: HistoryRules
     items: ItemRules
+    popularity: PopularityRules = PopularityRules()
+
+    @model_validator(mode="after")
+    def _what_begins_is_told_by_its_weight(self) -> Self:
+        weights = [kind.weight for kind in self.events.types.values() if kind.history]
+        for name, kind in self.events.types.items():
+            if kind.begins and (not kind.history or weights.count(kind.weight) > 1):
+                raise ValueError(f"events.types.{name}: what begins an item enters histories, with a weight of its own")
+        return self
+
+    @property
+    def begins_weights(self) -> frozenset[float]:
+        """The weights in a history that say: begun, and not finished since."""
+        return frozenset(kind.weight for kind in self.events.types.values() if kind.begins)
 
     @property
     def history_weights(self) -> dict[str, float]:

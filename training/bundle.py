@@ -9,11 +9,17 @@ Redis keys, each with its type, lifetime, one writer and readers:
 |-------------------------|--------|----------|----------|-------------------|-----------------------------------------|
 | `version:current`       | string | none     | publish  | serving, nearline | number of the version that is served    |
 | `version:kept`          | set    | none     | publish  | publish, schedule | versions that may have keys below       |
+| `version:next`          | string | an hour  | publish  | nearline          | number of the version being published   |
+| `caught-up:{version}`   | hash   | an hour  | nearline | publish           | partition → 1: its live lists are there |
+| `nearline:alive`        | string | seconds  | nearline | publish           | somebody will catch up                  |
+| `manifest:{version}`    | string | none     | publish  | serving           | the manifest, for the lineage of a list |
 | `bundle:{version}`      | string | lists'   | publish  | serving, nearline | the bundle, as `Bundle.dump` made it    |
 | `list:{version}:{user}` | string | lists'   | publish  | serving           | the person's list: `encode_list`        |
 | `live:{version}:{user}` | string | lists'   | nearline | serving           | the same, with the newest events in it  |
-| `history:{user}`        | string | history's| nearline | nearline          | the person's history: `encode_history`  |
+| `history:{user}`        | string | history's| nearline | nearline, serving | the person's history: `encode_history`  |
 | `hidden`                | set    | none     | nearline | serving           | item ids that must not be shown         |
+| `expiring`              | hash   | none     | nearline | serving           | item id → ms since 1970 when it leaves  |
+| `popular`, `trending`   | zset   | none     | nearline | serving           | item id → votes, time-decayed           |
 | `training:lock`         | string | a minute | the job  | the job           | who is training now                     |
 | `training:attempts`     | string | none     | schedule | schedule          | runs begun since one came to its end    |
 """
@@ -37,7 +43,12 @@ from training.recency import UNWEIGHTED, Histories, Recency
 
 CURRENT = "version:current"
 KEPT = "version:kept"
+NEXT = "version:next"
+ALIVE = "nearline:alive"
 HIDDEN = "hidden"
+EXPIRING = "expiring"
+POPULAR = "popular"
+TRENDING = "trending"
 LOCK = "training:lock"
 ATTEMPTS = "training:attempts"
 FORMAT = 2
@@ -53,6 +64,16 @@ class BundleError(Exception):
 def bundle_key(version: int) -> str:
     """Redis key of a version's bundle."""
     return f"bundle:{version}"
+
+
+def manifest_key(version: int) -> str:
+    """Redis key of a version's manifest."""
+    return f"manifest:{version}"
+
+
+def caught_up_key(version: int) -> str:
+    """Redis key of the partitions whose newest events are in a version's live lists."""
+    return f"caught-up:{version}"
 
 
 def list_key(version: int, user_id: str) -> str:

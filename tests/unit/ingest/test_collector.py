@@ -224,6 +224,7 @@ def test_whatever_is_sent_gets_a_verdict_each(ingest: Any, batch: list[Any]) -> 
 
 def test_an_item_stands_in_the_log(ingest: Any) -> None:
     attributes = {"title": "Toy Story", "genres": ["Animation", "Comedy"], "year": 1995}
+    attributes |= {"available_until": "2030-01-01T00:00:00Z"}
     verdicts = ingest.collector.register_items([{"item_id": "m1", "attributes": attributes}, {"item_id": "m2"}])
     assert codes(verdicts) == ["accepted", "accepted"]
     items = {record.item_id: record for record in ingest.logged()}
@@ -247,6 +248,9 @@ def test_an_item_stands_in_the_log(ingest: Any) -> None:
         {"item_id": "m1", "attributes": {"year": "1995"}},
         {"item_id": "m1", "attributes": {"year": 1995.5}},
         {"item_id": "m1", "attributes": {"year": True}},
+        {"item_id": "m1", "attributes": {"available_until": "tomorrow"}},
+        {"item_id": "m1", "attributes": {"available_until": "2030-01-01T00:00:00"}},
+        {"item_id": "m1", "attributes": {"available_until": 1893456000}},
         {"item_id": "m1", "attributes": {"title": {"en": "Toy Story"}}},
     ],
     ids=str,

@@ -1,6 +1,9 @@
 """The contract: what the log and the projection hold can be read back, and what is no record is told apart."""
 
+import tomllib
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from ingest.events import (
     ConsentMark,
     ConsentProjection,
     ConsentUnavailable,
+    Domain,
     ErasureMark,
     ErasureStep,
     Id,
@@ -118,3 +122,30 @@ def test_the_projection_is_read_in_one_round_trip_and_only_while_it_is_whole(sto
     store.set(CONSENT_HEAD, 3)
     assert projection.read(["u1", "u2", "u1"]) == {"u1": Consent(3, 0, frozenset({"personalization"})), "u2": Consent()}
     assert projection.receipts() == 3
+
+
+# --- the domain ------------------------------------------------------------------------------------------------------
+
+DOMAIN = Path(__file__).parents[3] / "domain.toml"
+
+
+def test_what_begins_an_item_is_told_by_its_weight() -> None:
+    assert Domain.model_validate(tomllib.loads(DOMAIN.read_text())).begins_weights == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda t: t["events"]["types"]["complete"].update(weight=1.0), "a weight of its own"),
+        (lambda t: t["events"]["types"]["impression"].update(begins=True), "enters histories"),
+        (lambda t: t["items"].update(category="genre"), "genre: not among the attributes"),
+        (lambda t: t["items"].update(available_until="title"), "has to be of kind time"),
+        (lambda t: t["items"]["filters"]["min_year"].update(attribute="title"), "needs an attribute of kind integer"),
+        (lambda t: t["items"]["filters"].update(k=t["items"]["filters"]["min_year"]), "a parameter of that name"),
+    ],
+)
+def test_a_domain_that_contradicts_itself_is_refused(change: Callable[[Any], None], complaint: str) -> None:
+    tables = tomllib.loads(DOMAIN.read_text())
+    change(tables)
+    with pytest.raises(ValidationError, match=complaint):
+        Domain.model_validate(tables)
