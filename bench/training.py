@@ -59,25 +59,31 @@ def measure(name: str, size: Size) -> dict[str, Any]:
         address = [str(lake), f"unix://{folder}/redis.sock", str(ROUNDS[name]), str(ITERATIONS[name])]
         found = {step: _step(step, address) for step in track(STEPS, name, console=Console(stderr=True))}
     when = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "load_average_before": load}
-    return {"name": name, **when, "interactions": size.interactions, **figures(found), "measured": found}
+    quoted = figures(found, ITERATIONS[name])
+    return {"name": name, **when, "interactions": size.interactions, **quoted, "measured": found}
 
 
-def figures(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What is quoted, of what was measured."""
+def figures(found: dict[str, dict[str, Any]], iterations: int) -> dict[str, Any]:
+    """What is quoted, of what was measured.
+
+    Args:
+        found: what each step measured.
+        iterations: rounds of each fit.
+    """
     memory, fit, publish = found["memory"], found["fit"], found["publish"]
     seconds = statistics.median(found["read"]["seconds"])
-    beside_factors = {
-        which: memory[which] - of for which, of in (("read_peak_bytes", 0), ("peak_bytes", memory["factor_bytes"]))
-    }
+    model = memory["matrix_bytes"] + memory["factor_bytes"]
     return {
         "rows_per_second": round(memory["rows"] / seconds),
         "fit_ratio_to_library": _ratio(fit["seconds"], fit["library_seconds"]),
         "publish_ratio_to_recommend": _ratio(publish["recommend_seconds"], publish["seconds"]),
-        "peak_memory_ratio": round(beside_factors["peak_bytes"] / memory["matrix_bytes"], 2),
-        "read_memory_ratio": round(beside_factors["read_peak_bytes"] / memory["matrix_bytes"], 2),
+        "peak_memory_ratio": round(memory["peak_bytes"] / model, 2),
+        "peak_memory_ratio_to_matrix": round(
+            (memory["peak_bytes"] - memory["factor_bytes"]) / memory["matrix_bytes"], 2
+        ),
         "lists_per_second": round(publish["lists"] / statistics.median(publish["seconds"])),
         "read_seconds": round(seconds, 2),
-        "fit_seconds_an_iteration": None,
+        "fit_seconds_an_iteration": round(statistics.median(fit["seconds"]) / iterations, 3),
     }
 
 
