@@ -15,8 +15,8 @@ from scipy import sparse
 
 from training.bundle import Scores
 
-PARTS = 4
-"""Rows are weighed a quarter of the interactions at a time: in more parts the products of the vectors, which the solver
+PARTS = 2
+"""Rows are weighed half of the interactions at a time: in more parts the products of the vectors, which the solver
 makes anew for each, would be felt in the time."""
 
 
