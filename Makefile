@@ -32,6 +32,17 @@ bench-quality: install ## quality of the models on the data sets in DATA, bench/
 bench-training: install ## speed and memory of training, bench/results/training.json; LARGE=1: at 50M interactions too
 	$(BIN)/python -m bench.training $(if $(LARGE),--with-50m)
 
+bench-serving: install ## the hot path beside a bare server and the plain way, bench/results/serving.json, and a verdict
+	$(BIN)/python -m bench.serving
+	$(BIN)/python -m bench.service_levels bench/results/serving.json
+
+loadtest: install ## viewers by Locust, report and verdict; UI=1: its page; HOST= INGEST=: another platform; USERS= SECONDS=
+	$(BIN)/python -m bench.loadtest $(if $(UI),--ui) $(if $(HOST),--host "$(HOST)") $(if $(INGEST),--ingest "$(INGEST)") \
+		$(if $(USERS),--users $(USERS)) $(if $(SECONDS),--seconds $(SECONDS))
+
+drill: install ## break something while viewers ask, and a verdict; NAMES="redis-down publish": some drills only
+	$(BIN)/python -m bench.drill $(NAMES)
+
 kafka: ## fetch Apache Kafka for the tests (needs Java 17 and Maven)
 	infra/deploy/kafka/kafka.sh fetch
 
@@ -48,4 +59,4 @@ lock: install ## pin the newest dependencies that pyproject.toml allows, with ha
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help demo up test install lint format bench-quality bench-training kafka lock
+.PHONY: help demo up test install lint format bench-quality bench-training bench-serving loadtest drill kafka lock

@@ -22,16 +22,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from infra.embedded import redis_command
-from infra.online_store import OnlineStore, OnlineStoreError, connect
+from bench.serving_store import fill, running_redis
 from infra.settings import load_settings
 from serving.api import ServingApp
 from serving.main import build_app
-from training.algorithms.popularity import Popularity
-from training.bundle import CURRENT, Bundle, ItemTable, Manifest, Snapshot, bundle_key, encode_list, list_key
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "bench/results/asgi_server.json"
@@ -72,7 +68,7 @@ def main() -> None:
     servers = [name for name in SERVERS if find_spec(name)]
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
     with tempfile.TemporaryDirectory(prefix="mq-bench-") as folder, running_redis(Path(folder)) as store:
-        fill(store)
+        fill(store, USERS, ITEMS, LENGTH)
         script = Path(folder) / "users.lua"
         script.write_text(SCRIPT.format(key=KEY, last=USERS - 1))
         for _ in range(ROUNDS):
@@ -91,32 +87,6 @@ def main() -> None:
     Console().print_json(data=result)
 
 
-def fill(store: OnlineStore) -> None:
-    """Publish a version with a list for every user."""
-    random = np.random.default_rng(1)
-    model = Popularity()
-    manifest = Manifest(
-        algorithm=model.name,
-        parameters={},
-        domain="bench",
-        history_length=1000,
-        snapshot=Snapshot(version=0, digest="", watermark={}, events=0, users=USERS),
-        code="unknown",
-        run_id="bench",
-        trained_at=datetime.now(UTC),
-        metrics={},
-    )
-    popularity = np.arange(ITEMS, 0, -1, dtype=np.float32)
-    titles = tuple({"title": f"Film number {i}", "genres": ["Drama"], "year": 1990} for i in range(ITEMS))
-    items = ItemTable(tuple(f"m{i}" for i in range(ITEMS)), titles, popularity)
-    store.set(bundle_key(1), Bundle(manifest, items, model, {"popularity": popularity}).dump())
-    writes = store.pipeline(transaction=False)
-    for user in range(USERS):
-        writes.set(list_key(1, f"u{user}"), encode_list(random.choice(ITEMS, LENGTH, replace=False)))
-    writes.execute()
-    store.set(CURRENT, 1)
-
-
 def measure(script: Path) -> dict[str, float]:
     """One run of wrk, after a short one that warms up: requests a second, p99 in milliseconds."""
     command = [*WRK, "-s", str(script), f"http://127.0.0.1:{PORT}"]
@@ -132,25 +102,6 @@ def measure(script: Path) -> dict[str, float]:
         "requests_per_second": float(rate[1]),
         "p99_ms": round(float(tail[1]) * {"us": 0.001, "ms": 1, "s": 1000}[tail[2]], 3),
     }
-
-
-@contextmanager
-def running_redis(folder: Path) -> Iterator[OnlineStore]:
-    """The embedded Redis."""
-    server = subprocess.Popen(redis_command(folder / "redis.sock"), stdout=subprocess.DEVNULL)
-    store = connect(f"unix://{folder / 'redis.sock'}", timeout=10)
-    try:
-        for _ in range(100):
-            try:
-                store.ping()
-                break
-            except OnlineStoreError:
-                time.sleep(0.05)
-        yield store
-    finally:
-        store.close()
-        server.terminate()
-        server.wait(10)
 
 
 @contextmanager

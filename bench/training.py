@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from bench.asgi_server import running_redis
+from bench.serving_store import running_redis
 from bench.training_data import Size, fill_lake, grant_everybody
 from infra.lake import Lake
 

@@ -1,6 +1,7 @@
 """What every long-running process without an HTTP server needs: to be asked to stop, and to stop in order."""
 
 import ctypes
+import resource
 import signal
 import threading
 
@@ -11,6 +12,12 @@ def stop_event() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop
+
+
+def allow_open_files() -> None:
+    """Raise the limit of open files to what the system allows: each connection is one, and many shells allow 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def give_back_memory() -> None:

@@ -33,6 +33,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address that every process listens on.")
     serving_port: int = Field(8000, description="Port of the serving API.")
+    serving_most_waiting: int = Field(1024, ge=1, description="So many wait for their lists; who comes then gets 503.")
     ingest_port: int = Field(8001, description="Port of the ingest API.")
     lander_metrics_port: int = Field(9101, description="Port of the lander's /metrics.")
     nearline_metrics_port: int = Field(9102, description="Port of the nearline worker's /metrics.")

@@ -68,7 +68,7 @@ class Supervisor:
             stderr=asyncio.subprocess.STDOUT,
             limit=LONGEST_LINE_BYTES,
             start_new_session=True,  # Ctrl-C reaches us alone, so that the stop has an order.
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
         reading = asyncio.create_task(self._copy_lines(program, process))
         ended = asyncio.create_task(process.wait())
@@ -104,7 +104,7 @@ async def _wait(stop: asyncio.Event, seconds: float) -> None:
         return
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Have Linux end this process when the supervisor dies, even of SIGKILL."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

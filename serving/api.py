@@ -3,31 +3,31 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from prometheus_client import CollectorRegistry
+from fastapi import APIRouter, Depends, FastAPI, Path, Response
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
-from infra.http import Problem, add_schemas, body_of, documented, install_problem_handlers, read_json, require_key
+from infra.http import Problem, SlashesInIds, add_schemas, documented, install_problem_handlers, require_key
 from infra.telemetry import render_metrics
-from ingest.events import MAX_ID_BYTES, Domain, Id
-from serving.catalogue import LONGEST, CatalogueWatch
-from serving.lineage import ForgedRecommendationId, RecommendationIds
-from serving.messages import ModelLineage, Readiness, RecommendationLineage, Recommendations, Session, SimilarItems
-from serving.recommendations import DEFAULT_K, RecommendationsApp, answer, serves
-from serving.session import recommend_for
-from serving.stored_lists import ListReader
+from ingest.events import ItemRules
+from serving.lineage import ForgedRecommendationId
+from serving.list_routes import FILTERED, REFUSED, filter_parameters, lists
+from serving.messages import ModelLineage, Readiness, RecommendationLineage, Session
+from serving.model_work import ModelWork
+from serving.overload import TurningAway
+from serving.recommendations import RecommendationsApp, serves
+from serving.services import Services, Use
+from training.bundle import Manifest, manifest_key
 
-MAX_SESSION_BODY = 1024 * 1024
 DESCRIPTION = """
 Ranked lists of items, made by the published model and served from memory and one read of the online store.
 
 * Every list names its `version`, its `tier` and a `recommendation_id`: send the id back with the impressions and plays
   that follow from the list.
 * **An outage of the online store is no error**: lists then come from memory, and `tier` says so.
+* Items that were hidden, or whose time is over, are in no list.
 * Errors are problem documents (RFC 9457) with a stable `code`.
 """
 TAGS = [
@@ -35,29 +35,6 @@ TAGS = [
     {"name": "lineage", "description": "Why a list was what it was."},
     {"name": "operation", "description": "Probes and metrics; they need no key."},
 ]
-COMMON = {401: "The key is missing or wrong.", 422: "A value is missing or outside its bounds."}
-
-UserId = Annotated[Id, Path(description="The person, as the events carry it.", examples=["u-42"])]
-ItemId = Annotated[str, Path(min_length=1, max_length=MAX_ID_BYTES, examples=["m1"])]
-K = Annotated[int, Query(ge=1, le=LONGEST, description="Length of the list.")]
-
-
-class Services(NamedTuple):
-    """What the edge hands over to.
-
-    Attributes:
-        watch: the catalogue; polled while the app runs.
-        lists: people's stored lists; closed when the app stops.
-        ids: makes and reads recommendation ids.
-        domain: what the acts of a session weigh.
-        registry: what /metrics shows.
-    """
-
-    watch: CatalogueWatch
-    lists: ListReader
-    ids: RecommendationIds
-    domain: Domain
-    registry: CollectorRegistry
 
 
 class ServingApp(FastAPI):
@@ -65,19 +42,27 @@ class ServingApp(FastAPI):
 
     Attributes:
         recommendations: the hot path.
+        models: whose turns are all taken when too many ask the model.
+        turn_away: answers those who come then, before a framework has spent a millisecond on them.
     """
 
     recommendations: RecommendationsApp
+    models: ModelWork
+    turn_away: TurningAway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
         if serves(scope):
             await self.recommendations(scope, receive, send)
+        elif self.models.full and _asks_the_model(scope):
+            await self.turn_away(send)
         else:
             await super().__call__(scope, receive, send)
 
 
-v1 = APIRouter(prefix="/v1")
+RecommendationId = Annotated[str, Path(max_length=256, description="As a list, a row or a header carried it.")]
+
+lineage = APIRouter(tags=["lineage"])
 operation = APIRouter(tags=["operation"])
 
 
@@ -92,11 +77,24 @@ def create_app(services: Services, recommendations: RecommendationsApp, api_key:
     )
     app.state.services = services
     app.recommendations = recommendations
-    app.include_router(v1, dependencies=[Depends(require_key(api_key))])
+    app.models, app.turn_away = services.models, TurningAway(services.metrics)
+    keyed = [Depends(require_key(api_key))]
+    for router in (lists, lineage):
+        app.include_router(router, prefix="/v1", dependencies=keyed)
     app.include_router(operation)
+    app.add_middleware(SlashesInIds)
+    _document_filters(app, services.domain.items)
     install_problem_handlers(app)
     add_schemas(app, Session)
     return app
+
+
+def _asks_the_model(scope: Scope) -> bool:
+    """Whether a request that is not the hot path's is for a list."""
+    if scope["type"] != "http":
+        return False
+    path: str = scope["path"]
+    return path.startswith("/v1/") and not path.startswith("/v1/recommendations/")
 
 
 @contextlib.asynccontextmanager
@@ -106,102 +104,60 @@ async def _follow_versions(app: FastAPI) -> AsyncIterator[None]:
     yield
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
+    services.models.close()
     await services.lists.close()
 
 
-def _services(request: Request) -> Services:
-    services: Services = request.app.state.services
-    return services
+def _document_filters(app: FastAPI, rules: ItemRules) -> None:
+    """The filters are the domain's: they stand in no route's signature."""
+    build = app.openapi
 
+    def openapi() -> dict[str, Any]:
+        described = build()
+        for path in FILTERED:
+            parameters = described["paths"][f"/v1{path}"]["get"]["parameters"]
+            there = {parameter["name"] for parameter in parameters}
+            parameters += [parameter for parameter in filter_parameters(rules) if parameter["name"] not in there]
+        return described
 
-Use = Annotated[Services, Depends(_services)]
-
-
-# --- lists -----------------------------------------------------------------------------------------------------------
-
-
-@v1.get(
-    "/users/{user_id}/recommendations",
-    tags=["recommendations"],
-    response_model=Recommendations,
-    responses=documented(COMMON),
-)
-async def get_recommendations(user_id: UserId, k: K = DEFAULT_K) -> Response:
-    """The person's list with their newest events in it, else the published one, else the popular one.
-
-    Somebody whom the platform does not know gets the popular list. The headers `marquee-recommendation-id`,
-    `marquee-version` and `marquee-tier` say the same as the body.
-    """
-    raise AssertionError("ServingApp answers this before routing")
-
-
-async def _session(request: Request) -> Session:
-    body = await read_json(request, MAX_SESSION_BODY)
-    try:
-        return Session.model_validate(body)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors(include_input=False)) from None
-
-
-@v1.post(
-    "/recommendations",
-    tags=["recommendations"],
-    response_model=Recommendations,
-    responses=documented({**COMMON, 400: "The body is no JSON.", 413: "The body is too long."}),
-    openapi_extra=body_of(Session),
-)
-def post_recommendations(session: Annotated[Session, Depends(_session)], services: Use) -> Response:
-    """A list for somebody who did not opt in: the history comes with the request, and nothing of it is kept.
-
-    The tier is `live` when the served model knows something of the history, else `popular`.
-    """
-    catalogue, domain = services.watch.current, services.domain
-    tier, items = recommend_for(session, catalogue, domain.history_weights, domain.events.types.keys())
-    headers, body = answer(services.ids, catalogue.version, tier, items)
-    return Response(body, headers={name.decode(): value.decode() for name, value in headers})
-
-
-@v1.get(
-    "/items/{item_id:path}/similar",
-    tags=["recommendations"],
-    response_model=SimilarItems,
-    responses=documented({**COMMON, 404: "`unknown_item`: the served version does not know it."}),
-)
-def get_similar(item_id: ItemId, services: Use, k: K = DEFAULT_K) -> Response:
-    """The items that the served model finds most like this one, without those that are hidden."""
-    catalogue = services.watch.current
-    bundle = catalogue.bundle
-    if bundle is None or item_id not in bundle.item_index:
-        raise Problem(404, "unknown_item", "The served version of the model does not know this item.")
-    wanted = min(k + len(catalogue.hidden), len(bundle.items.item_ids))
-    indices, _ = bundle.model.similar_items(bundle.item_index[item_id], wanted)
-    items = catalogue.render_indices(indices.tolist(), k)
-    return Response(b'{"version":%d,"items":[%b]}' % (catalogue.version, items), media_type="application/json")
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 # --- lineage ---------------------------------------------------------------------------------------------------------
 
 
-@v1.get(
+@lineage.get(
     "/recommendations/{recommendation_id}",
-    tags=["lineage"],
-    responses=documented({**COMMON, 404: "`unknown_recommendation`: the id is forged, altered or mistyped."}),
+    responses=documented({**REFUSED, 404: "`unknown_recommendation`: the id is forged, altered or mistyped."}),
 )
-async def get_lineage(recommendation_id: Annotated[str, Path(max_length=256)], services: Use) -> RecommendationLineage:
+async def get_lineage(recommendation_id: RecommendationId, services: Use) -> RecommendationLineage:
     """What a recommendation id says of the list it was given with, and of the model that made it."""
     try:
-        version, at, tier = services.ids.resolve(recommendation_id)
+        said = services.ids.resolve(recommendation_id)
     except ForgedRecommendationId:
         detail = "No list of this platform was given this id: it is forged, altered or mistyped."
         raise Problem(404, "unknown_recommendation", detail) from None
-    manifest = services.watch.manifests.get(version)
+    manifest = await _manifest(services, said.version)
     return RecommendationLineage(
         recommendation_id=recommendation_id,
-        version=version,
-        tier=tier.label,
-        at=at,
+        version=said.version,
+        tier=said.tier.label,
+        at=said.at,
+        row=said.kind.label,
+        position=said.position,
         model=ModelLineage.of(manifest) if manifest else None,
     )
+
+
+async def _manifest(services: Services, version: int) -> Manifest | None:
+    """The manifest of a version: known from serving it, or read; None where neither helps."""
+    known = services.watch.manifests
+    if version and version not in known:
+        values = await services.lists.values([manifest_key(version)])
+        with contextlib.suppress(ValidationError):
+            if values:
+                known[version] = Manifest.model_validate_json(values[0] or b"")
+    return known.get(version)
 
 
 # --- operation -------------------------------------------------------------------------------------------------------

@@ -1,63 +1,164 @@
 """The items of the version that is served, in memory and ready to send; swapped whole when the version changes."""
 
-import asyncio
 import struct
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
+import numpy as np
 import orjson
-import structlog
-from prometheus_client import CollectorRegistry, Counter
 
-from infra.online_store import OnlineStore, OnlineStoreError
-from serving.versions import Versions
-from training.bundle import CURRENT, HIDDEN, Bundle, Manifest
+from ingest.events import ItemRules
+from serving.filters import Filters, ItemFilters, Wanted
+from training.bundle import Bundle
 
-LONGEST = 100
-"""Items in the longest list that is served."""
+MOST_FILTERS = 64
+"""Combinations of filters that are kept ready: callers choose their values, so there have to be bounds."""
 
-POLL_SECONDS = 0.25
+
+_Kept = TypeVar("_Kept")
+
+
+MOST_POPULAR = 1000
+"""Popular items that are kept ready a combination of filters: a list with all that may be excluded, and more."""
 
 
 class CorruptList(Exception):
     """A stored list that cannot be one of this version."""
 
 
+class Votes(NamedTuple):
+    """What people watch, as nearline counts it: item ids, best first."""
+
+    popular: tuple[str, ...] = ()
+    trending: tuple[str, ...] = ()
+
+
+NO_VOTES = Votes()
+
+
+class Items(NamedTuple):
+    """The items of one version, rendered.
+
+    Attributes:
+        ids: (items,) what they are called.
+        index_of: item_id → its index.
+        fragments: (items,) JSON of each.
+        filters: which of them the filters keep.
+        popular: item indices, most popular first.
+    """
+
+    ids: Sequence[str]
+    index_of: Mapping[str, int]
+    fragments: Sequence[bytes]
+    filters: ItemFilters
+    popular: Sequence[int]
+
+    @classmethod
+    def render(
+        cls,
+        item_ids: Sequence[str],
+        attributes: Sequence[Mapping[str, Any]],
+        popular: Sequence[int],
+        rules: ItemRules,
+    ) -> Self:
+        """Made once a version."""
+        rows = zip(item_ids, attributes, strict=True)
+        fragments = [orjson.dumps({"item_id": item_id, **of_item}) for item_id, of_item in rows]
+        index_of = {item_id: index for index, item_id in enumerate(item_ids)}
+        return cls(item_ids, index_of, fragments, ItemFilters(attributes, rules), popular)
+
+
+NO_ITEMS = Items((), {}, (), ItemFilters((), ItemRules(attributes={})), ())
+
+
 class Catalogue:
-    """One version's items. It never changes: another version or another set of hidden items is another catalogue.
+    """One version's items. It never changes: another version, other hidden items or other votes are another catalogue.
 
     Args:
-        version: number of the version; 0 where none was published yet.
-        bundle: its model; None where none was published yet.
-        fragments: (items,) JSON of each item.
+        version: number of the version; 0 where none was taken over yet.
+        bundle: its model; None where none was taken over yet.
+        items: its items.
         hidden: ids of items that must not be shown.
+        votes: what people watch now.
     """
 
     def __init__(
-        self, version: int, bundle: Bundle | None, fragments: Sequence[bytes], hidden: frozenset[str] = frozenset()
+        self,
+        version: int,
+        bundle: Bundle | None,
+        items: Items,
+        hidden: frozenset[str] = frozenset(),
+        votes: Votes = NO_VOTES,
     ) -> None:
         self.version = version
         self.bundle = bundle
+        self.items = items
         self.hidden = hidden
-        self._fragments = fragments
-        self._shown: list[bytes | None] = list(fragments)
-        self._popular: list[bytes] = []
-        if bundle is not None:
-            for item_id in hidden & bundle.item_index.keys():
-                self._shown[bundle.item_index[item_id]] = None
-            self._popular = self._first(bundle.popular, LONGEST)
+        self.votes = votes
+        self._shown: list[bytes | None] = list(items.fragments)
+        for item_id in hidden & items.index_of.keys():
+            self._shown[items.index_of[item_id]] = None
+        self._shown_at = cast("Callable[[int], bytes]", self._shown.__getitem__)
+        self._kept: dict[Filters, bytes] = {}
         self._popular_of_length: dict[int, bytes] = {}
+        self._popular_kept: dict[Filters, list[int]] = {}
 
     @classmethod
-    def of(cls, version: int, bundle: Bundle, hidden: frozenset[str] = frozenset()) -> "Catalogue":
+    def of(
+        cls,
+        version: int,
+        bundle: Bundle,
+        rules: ItemRules,
+        hidden: frozenset[str] = frozenset(),
+    ) -> "Catalogue":
         """The catalogue of a published bundle; its items are rendered here, once."""
-        rows = zip(bundle.items.item_ids, bundle.items.attributes, strict=True)
-        return cls(version, bundle, [orjson.dumps({"item_id": i, **attributes}) for i, attributes in rows], hidden)
+        table = bundle.items
+        items = Items.render(table.item_ids, table.attributes, bundle.popular.tolist(), rules)
+        return cls(version, bundle, items, hidden)
 
-    def hiding(self, hidden: frozenset[str]) -> "Catalogue":
-        """The same version with other items hidden."""
-        return Catalogue(self.version, self.bundle, self._fragments, hidden)
+    def showing(self, hidden: frozenset[str], votes: Votes) -> "Catalogue":
+        """The same version with other items hidden, or with other votes."""
+        return Catalogue(self.version, self.bundle, self.items, hidden, votes)
+
+    @property
+    def categories(self) -> Sequence[str]:
+        """Categories of the items, most frequent first."""
+        return self.items.filters.categories
+
+    def kept(self, wanted: Wanted) -> bytes:
+        """(items,) one byte an item: 1 where it may be shown and passes the filters that are wanted, else 0."""
+        if (kept := self._kept.get(wanted.filters)) is None:
+            mask = self.items.filters.mask(wanted.filters)
+            mask[[self.items.index_of[item_id] for item_id in self.hidden & self.items.index_of.keys()]] = False
+            kept = mask.astype(np.uint8).tobytes()
+            _keep(self._kept, wanted.filters, kept)
+        return kept
+
+    def pick(self, indices: Iterable[int], wanted: Wanted) -> list[int]:
+        """The first `k` of `indices` that may be shown and are wanted; padding (-1) is left out.
+
+        Raises:
+            IndexError: this version has no such item.
+        """
+        kept, excluded = self.kept(wanted), self._excluded(wanted)
+        found = (index for index in indices if index >= 0 and kept[index] and index not in excluded)
+        return [index for index, _ in zip(found, range(wanted.k), strict=False)]
+
+    def popular_for(self, wanted: Wanted) -> list[int]:
+        """The `k` most popular items that may be shown and are wanted: by the votes, then by the model's own count."""
+        kept = self._popular_kept.get(wanted.filters)
+        if kept is None:
+            kept = self.pick(self._by_popularity(), Wanted(MOST_POPULAR, wanted.filters))
+            _keep(self._popular_kept, wanted.filters, kept)
+        excluded = self._excluded(wanted)
+        return [index for index in kept if index not in excluded][: wanted.k]
+
+    @cached_property
+    def trending(self) -> Sequence[int]:
+        """Items that are watched now more than usually and may be shown, best first."""
+        known = (self.items.index_of[item_id] for item_id in self.votes.trending if item_id in self.items.index_of)
+        return [index for index in known if self._shown[index] is not None]
 
     def render(self, packed: bytes, k: int) -> bytes:
         """The first `k` items of a stored list that may be shown, as JSON joined by commas.
@@ -69,100 +170,70 @@ class Catalogue:
         Raises:
             CorruptList: it is no list of this version.
         """
-        length, rest = divmod(len(packed), 4)
-        if rest:
-            raise CorruptList(f"a list of {len(packed)} bytes is no list of 32-bit numbers")
-        shown = self._shown
+        length = _length(packed)
         try:
-            found = [shown[index] for index in _unpack(min(k, length)).unpack_from(packed)]
-            if None not in found:
-                return b",".join(cast("list[bytes]", found))
-            return b",".join(self._first(_unpack(length).unpack(packed), k))
+            return b",".join(map(self._shown_at, _unpack(min(k, length)).unpack_from(packed)))
+        except TypeError:  # one of them is hidden
+            return self.join(self.unpack(packed, Wanted(k)))
         except IndexError:
-            raise CorruptList(f"a list names items that version {self.version} does not have") from None
+            raise self._corrupt() from None
+
+    def unpack(self, packed: bytes, wanted: Wanted) -> list[int]:
+        """The first `k` items of a stored list that may be shown and are wanted.
+
+        Raises:
+            CorruptList: it is no list of this version.
+        """
+        try:
+            return self.pick(_unpack(_length(packed)).unpack(packed), wanted)
+        except IndexError:
+            raise self._corrupt() from None
 
     def render_indices(self, indices: Iterable[int], k: int) -> bytes:
         """The first `k` of `indices` that may be shown, as JSON joined by commas; padding (-1) is left out."""
-        return b",".join(self._first((index for index in indices if index >= 0), k))
+        return self.join(self.pick(indices, Wanted(k)))
 
     def popular(self, k: int) -> bytes:
         """The `k` most popular items that may be shown, as JSON joined by commas."""
         if k not in self._popular_of_length:
-            self._popular_of_length[k] = b",".join(self._popular[:k])
+            self._popular_of_length[k] = self.join(self.popular_for(Wanted(k)))
         return self._popular_of_length[k]
 
-    def _first(self, indices: Iterable[int], k: int) -> list[bytes]:
-        found: list[bytes] = []
-        for index in indices:
-            if (fragment := self._shown[index]) is not None:
-                found.append(fragment)
-                if len(found) == k:
-                    break
-        return found
+    def join(self, indices: Iterable[int]) -> bytes:
+        """The items' JSON joined by commas."""
+        fragments = self.items.fragments
+        return b",".join([fragments[index] for index in indices])
+
+    def _by_popularity(self) -> Iterator[int]:
+        index = self.items.index_of
+        voted = dict.fromkeys(index[item_id] for item_id in self.votes.popular if item_id in index)
+        yield from voted
+        yield from (item for item in self.items.popular if item not in voted)
+
+    def _excluded(self, wanted: Wanted) -> set[int]:
+        index = self.items.index_of
+        return {index[item_id] for item_id in wanted.exclude if item_id in index}
+
+    def _corrupt(self) -> CorruptList:
+        return CorruptList(f"a list names items that version {self.version} does not have")
 
 
 def empty_catalogue() -> Catalogue:
     """What is served before any version was published."""
-    return Catalogue(0, None, [])
+    return Catalogue(0, None, NO_ITEMS)
 
 
-class CatalogueWatch:
-    """Keeps the current catalogue in step with the online store. Whatever fails, the one in memory stays.
+def _length(packed: bytes) -> int:
+    length, rest = divmod(len(packed), 4)
+    if rest:
+        raise CorruptList(f"a list of {len(packed)} bytes is no list of 32-bit numbers")
+    return length
 
-    Args:
-        store: a client of its own, with a time-out that lets a whole bundle through.
-        registry: where the version and the failures are shown.
-    """
 
-    def __init__(self, store: OnlineStore, registry: CollectorRegistry) -> None:
-        self.current = empty_catalogue()
-        self.manifests: dict[int, Manifest] = {}
-        self.looked = False
-        self.store_answers = True
-        self._store = store
-        self._versions = Versions(store, registry)
-        self._polls_failed = Counter(
-            "marquee_catalogue_polls_failed", "Polls of the version that the store did not answer.", registry=registry
-        )
-        self._log = structlog.get_logger()
-
-    async def follow(self) -> None:
-        """Poll until cancelled, in a thread: loading a bundle does not hold up the requests."""
-        while True:
-            await asyncio.to_thread(self.poll)
-            await asyncio.sleep(POLL_SECONDS)
-
-    def poll(self) -> None:
-        """Look once at the current version and the hidden items, and take over what changed."""
-        try:
-            self._take_over(*self._read())
-            self._note_store(answers=True)
-        except OnlineStoreError as error:
-            self._note_store(answers=False, reason=type(error).__name__)
-        except Exception:
-            self._log.exception("catalogue kept, poll failed")
-        self.looked = True
-
-    def _read(self) -> tuple[bytes | None, frozenset[str]]:
-        reads = self._store.pipeline(transaction=False)
-        reads.get(CURRENT)
-        reads.smembers(HIDDEN)
-        version, hidden = reads.execute()
-        return version, frozenset(item.decode() for item in hidden)
-
-    def _take_over(self, pointer: bytes | None, hidden: frozenset[str]) -> None:
-        if published := self._versions.follow(pointer, self.current.version):
-            self.manifests[published.version] = published.bundle.manifest
-            self.current = Catalogue.of(published.version, published.bundle, hidden)
-        elif self.current.hidden != hidden:
-            self.current = self.current.hiding(hidden)
-
-    def _note_store(self, *, answers: bool, reason: str = "") -> None:
-        if not answers:
-            self._polls_failed.inc()
-        if answers != self.store_answers:
-            self._log.warning("online_store_answers" if answers else "online_store_silent", reason=reason)
-        self.store_answers = answers
+def _keep(cache: dict[Filters, _Kept], filters: Filters, value: _Kept) -> None:
+    if len(cache) >= MOST_FILTERS:  # looked at whole and popped softly: pages are made in threads, beside the hot path
+        cache.pop(next(iter(list(cache))), None)
+    cache[filters] = value
 
 
 @lru_cache(1024)

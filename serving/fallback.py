@@ -4,6 +4,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from serving.catalogue import Catalogue, CorruptList
+from serving.filters import Wanted
 
 
 class Tier(IntEnum):
@@ -41,24 +42,74 @@ class Choice(NamedTuple):
     corrupt: int
 
 
-def choose(catalogue: Catalogue, stored: StoredLists | None, k: int) -> Choice:
-    """The best list there is.
+class Ranked(NamedTuple):
+    """The same as indices, for who needs to know the items.
+
+    Attributes:
+        tier: where it came from.
+        indices: item indices, best first.
+        corrupt: how many stored lists had to be passed over because they cannot be read.
+    """
+
+    tier: Tier
+    indices: list[int]
+    corrupt: int
+
+
+def choose(catalogue: Catalogue, stored: StoredLists | None, wanted: Wanted) -> Choice:
+    """The best list there is, rendered.
 
     Args:
         catalogue: the version that the lists belong to.
         stored: the person's lists; None when the online store does not answer.
-        k: longest list wanted.
+        wanted: what is asked for.
+    """
+    if wanted.filters or wanted.exclude:
+        tier, indices, corrupt = ranked(catalogue, stored, wanted)
+        return Choice(tier, catalogue.join(indices), corrupt)
+    corrupt = 0
+    for tier, packed in _lists(stored):
+        try:
+            items = catalogue.render(packed, wanted.k)
+        except CorruptList:
+            corrupt += 1
+            continue
+        if items:
+            return Choice(tier, items, corrupt)
+    return Choice(_last_tier(catalogue), catalogue.popular(wanted.k), corrupt)
+
+
+def ranked(catalogue: Catalogue, stored: StoredLists | None, wanted: Wanted) -> Ranked:
+    """The best list there is; where filters leave too few of a person's items, popular ones that pass them follow.
+
+    Args:
+        catalogue: the version that the lists belong to.
+        stored: the person's lists; None when the online store does not answer.
+        wanted: what is asked for.
     """
     corrupt = 0
-    for tier, packed in ((Tier.LIVE, stored.live), (Tier.PERSONAL, stored.personal)) if stored else ():
-        if packed:
-            try:
-                items = catalogue.render(packed, k)
-            except CorruptList:
-                corrupt += 1
-                continue
-            if items:
-                return Choice(tier, items, corrupt)
-    if popular := catalogue.popular(k):
-        return Choice(Tier.POPULAR, popular, corrupt)
-    return Choice(Tier.STATIC, b"", corrupt)
+    for tier, packed in _lists(stored):
+        try:
+            indices = catalogue.unpack(packed, wanted)
+        except CorruptList:
+            corrupt += 1
+            continue
+        if indices:
+            return Ranked(tier, _filled(catalogue, indices, wanted), corrupt)
+    return Ranked(_last_tier(catalogue), catalogue.popular_for(wanted), corrupt)
+
+
+def _lists(stored: StoredLists | None) -> list[tuple[Tier, bytes]]:
+    if stored is None:
+        return []
+    return [(tier, packed) for tier, packed in ((Tier.LIVE, stored.live), (Tier.PERSONAL, stored.personal)) if packed]
+
+
+def _filled(catalogue: Catalogue, indices: list[int], wanted: Wanted) -> list[int]:
+    if not wanted.filters or len(indices) == wanted.k:
+        return indices
+    return list(dict.fromkeys(indices + catalogue.popular_for(wanted)))[: wanted.k]
+
+
+def _last_tier(catalogue: Catalogue) -> Tier:
+    return Tier.STATIC if catalogue.bundle is None else Tier.POPULAR

@@ -4,19 +4,26 @@ import uvicorn
 
 from infra.event_log import open_event_log
 from infra.online_store import connect, connect_async
-from infra.process import stop_event
+from infra.process import allow_open_files, stop_event
 from infra.settings import Settings, load_settings
 from infra.telemetry import configure_logs, new_registry, serve_metrics
-from ingest.events import ConsentProjection, read_domain
-from serving.api import Services, ServingApp, create_app
-from serving.catalogue import CatalogueWatch
+from ingest.events import ConsentProjection, Domain, read_domain
+from serving.api import ServingApp, create_app
+from serving.catalogue_watch import CatalogueWatch
+from serving.direct_http import DirectHttp
 from serving.folding import Folding
+from serving.following import Following
 from serving.histories import Histories
 from serving.lineage import RecommendationIds
 from serving.metrics import NearlineMetrics, RecommendationMetrics
+from serving.model_work import ModelWork
 from serving.nearline import Nearline
+from serving.rebuilding import Rebuilding, Source, from_the_log_alone
 from serving.recommendations import RecommendationsApp
-from serving.stored_lists import TIMEOUT_SECONDS, ListReader
+from serving.services import Services
+from serving.similar import SimilarItems
+from serving.static_list import StaticList
+from serving.stored_lists import ListReader
 from serving.versions import Versions
 
 BUNDLE_TIMEOUT_SECONDS = 10.0
@@ -27,15 +34,17 @@ def serve() -> None:
     """Serve recommendations over HTTP until SIGTERM or SIGINT."""
     settings = load_settings()
     configure_logs("serve", settings.log_format)
+    allow_open_files()
     uvicorn.run(
         build_app(settings),
         host=settings.host,
         port=settings.serving_port,
         loop="uvloop",
-        http="httptools",
+        http=DirectHttp,
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
 
@@ -44,12 +53,15 @@ def build_app(settings: Settings) -> ServingApp:
     """The serving app with its adapters. Nothing connects before the first request."""
     registry = new_registry()
     metrics = RecommendationMetrics(registry)
-    watch = CatalogueWatch(connect(settings.redis_url, BUNDLE_TIMEOUT_SECONDS), registry)
-    lists = ListReader(connect_async(settings.redis_url, TIMEOUT_SECONDS), metrics)
+    domain = read_domain(settings.domain)
+    static = StaticList(settings.data / "serving/static.json")
+    watch = CatalogueWatch(connect(settings.redis_url, BUNDLE_TIMEOUT_SECONDS), registry, domain.items, static)
+    lists = ListReader(connect_async(settings.redis_url, None), metrics)
     ids = RecommendationIds(settings.secret.get_secret_value())
     api_key = settings.api_key.get_secret_value()
-    services = Services(watch, lists, ids, read_domain(settings.domain), registry)
-    return create_app(services, RecommendationsApp(watch, lists, ids, metrics, api_key), api_key)
+    services = Services(watch, lists, ids, domain, metrics, registry, ModelWork(), SimilarItems())
+    hot = RecommendationsApp(watch, lists, ids, metrics, api_key, most_waiting=settings.serving_most_waiting)
+    return create_app(services, hot, api_key)
 
 
 def nearline() -> None:
@@ -61,15 +73,34 @@ def nearline() -> None:
     serve_metrics(registry, settings.host, settings.nearline_metrics_port)
     log = open_event_log(settings.event_log_url, settings.topic, settings.partitions)
     store = connect(settings.redis_url, BUNDLE_TIMEOUT_SECONDS)
-    metrics = NearlineMetrics(registry)
+    domain, metrics = read_domain(settings.domain), NearlineMetrics(registry)
+    histories = Histories(store, settings.history_ttl_seconds, settings.list_ttl_seconds, domain.popularity)
     folding = Folding(
         log=log,
         store=store,
-        histories=Histories(store, settings.history_ttl_seconds, settings.list_ttl_seconds),
+        histories=histories,
         projection=ConsentProjection(store, settings.secret.get_secret_value()),
-        domain=read_domain(settings.domain),
+        domain=domain,
         list_length=settings.list_length,
         metrics=metrics,
     )
-    Nearline(log, store, Versions(store, registry), folding, metrics).run(stop)
+    Nearline(
+        log=log,
+        store=store,
+        following=Following(store, Versions(store, registry)),
+        folding=folding,
+        histories=histories,
+        rebuilding=Rebuilding(store, _source(settings, folding, domain)),
+        metrics=metrics,
+    ).run(stop)
     log.close()
+
+
+def _source(settings: Settings, folding: Folding, domain: Domain) -> Source:
+    """Where a lost store is rebuilt from: the lake, where this process has what reads it."""
+    try:
+        from infra.lake import Lake
+        from serving.lake_histories import LakeHistories
+    except ImportError:
+        return from_the_log_alone
+    return LakeHistories(Lake(settings.lake_uri), folding, domain, settings.history_ttl_seconds)

@@ -6,11 +6,33 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from ingest.events import Id
-from serving.catalogue import LONGEST
+from serving.filters import DEFAULT_K, LONGEST, MOST_EXCLUDED
 from training.bundle import Manifest
 
 LONGEST_SESSION = 1000
 _ITEM = {"item_id": "m1", "title": "Toy Story", "genres": ["Animation", "Comedy"], "year": 1995}
+
+
+class NamedItem(BaseModel):
+    """An item of the person's history, with the attribute that people call it by."""
+
+    model_config = ConfigDict(extra="allow")
+
+    item_id: str
+    share: float = Field(description="Its part of all that speaks for the recommended item, 0 to 1.", examples=[0.41])
+
+
+class Because(BaseModel):
+    """Why an item is in a list. The words of `reason` never change: choose your own sentence by them."""
+
+    reason: Literal["history", "popular", "trending"] = Field(
+        description="`history`: items of the person's history speak for it. Nothing of the history does: `popular`, or "
+        "`trending` for what is watched now and not among the most popular."
+    )
+    items: list[NamedItem] = Field(
+        description="With `history`: up to three of its items, the one that says most first, as the model itself "
+        "accounts for its score. Empty where the history is gone since the list was made.",
+    )
 
 
 class RecommendedItem(BaseModel):
@@ -19,6 +41,7 @@ class RecommendedItem(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     item_id: str
+    because: Because | None = Field(None, description="There with `explain=true` only.")
 
 
 class Recommendations(BaseModel):
@@ -41,6 +64,27 @@ class SimilarItems(BaseModel):
     items: list[RecommendedItem] = Field(examples=[[_ITEM]])
 
 
+class HomeRow(BaseModel):
+    """One row of a page."""
+
+    row: Literal["continue", "top_picks", "because_you_watched", "trending", "category"] = Field(
+        description="What the row is: begun and not finished; the person's list, spread over categories; like "
+        "`because_of`; watched now more than usually; of one `category`."
+    )
+    recommendation_id: str = Field(description="The row's own: send it back with what follows from this row.")
+    tier: Literal["live", "personal", "popular", "static"]
+    because_of: RecommendedItem | None = Field(None, description="In rows of `because_you_watched` only.")
+    category: str | None = Field(None, description="In rows of `category` only.")
+    items: list[RecommendedItem] = Field(examples=[[_ITEM]])
+
+
+class HomePage(BaseModel):
+    """Rows, from the top. No item is in two of them, and what was seen is in `continue` only."""
+
+    version: int = Field(description="Version of the model; 0 before the first was published.")
+    rows: list[HomeRow]
+
+
 class SessionAct(BaseModel):
     """One act of a session that is not stored."""
 
@@ -57,7 +101,14 @@ class Session(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     history: list[SessionAct] = Field(max_length=LONGEST_SESSION)
-    k: int = Field(20, ge=1, le=LONGEST, description="Length of the list.")
+    k: int = Field(DEFAULT_K, ge=1, le=LONGEST, description="Length of the list.")
+    filters: dict[str, str | int | float] = Field(
+        default_factory=dict,
+        description="Name of a filter → its value, as in the address of a person's list.",
+        examples=[{"category": "Comedy"}],
+    )
+    exclude: list[Id] = Field(default_factory=list, max_length=MOST_EXCLUDED, description="Items that are not wanted.")
+    explain: bool = Field(False, description="Say of each item why it is there.")
 
 
 class ModelLineage(BaseModel):
@@ -86,13 +137,23 @@ class ModelLineage(BaseModel):
 
 
 class RecommendationLineage(BaseModel):
-    """Why a list was what it was."""
+    """Why a list was what it was. All but `model` stands in the id itself: nothing is kept of a request.
+
+    An id speaks for a list, not for each item: the place of an item in its list is known to who was shown it.
+    """
 
     recommendation_id: str
     version: int
     tier: Literal["live", "personal", "popular", "static"]
     at: datetime = Field(description="When it was served.")
-    model: ModelLineage | None = Field(description="None when this process has not served that version.")
+    row: Literal["list", "continue", "top_picks", "because_you_watched", "trending", "category"] = Field(
+        description="Which row of a page the list was; `list`: it stood alone."
+    )
+    position: int = Field(description="The row's place on its page, from 1 on; 0: the list stood alone.")
+    model: ModelLineage | None = Field(
+        description="None before the first version, or while nothing is known of that version here: this process never "
+        "served it and the online store does not answer."
+    )
 
 
 class Readiness(BaseModel):

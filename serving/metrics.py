@@ -84,6 +84,9 @@ class NearlineMetrics:
         self.undecodable = prometheus_client.Counter(
             "marquee_nearline_undecodable", "Records passed over; the lander keeps them.", registry=registry
         )
+        self.waits = prometheus_client.Counter(
+            "marquee_nearline_waits", "Pauses because something is down.", ["error"], registry=registry
+        )
         self.lag = LogLag("nearline", registry)
         self.freshness = prometheus_client.Histogram(
             "marquee_freshness_seconds",

@@ -1,29 +1,36 @@
 """The nearline worker: what just happened enters histories and live lists, and what must be forgotten leaves them.
 
-The group's offsets move on only when a whole batch is written. A version that becomes current is replayed from its
-watermark, since its published lists know nothing of what came after; so is a partition that becomes ours.
+The group's offsets move on only when a whole batch is written. The live lists of a version that is published, of one
+that becomes current and of a partition that becomes ours are written from the version's watermark on: its published
+lists know nothing of what came after. A store that lost its data is rebuilt: see `serving.rebuilding`.
 """
 
 import threading
 import time
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from infra.event_log.port import EventLog, EventLogUnavailable, PartitionsLost, Record
 from infra.online_store import OnlineStore, OnlineStoreError
-from ingest.events import ConsentUnavailable, InvalidRecord, decode
+from ingest.events import AcceptedEvent, ConsentUnavailable, InvalidRecord, decode
 from serving.folding import Folding, Met
+from serving.following import Following
+from serving.histories import Histories
 from serving.metrics import NearlineMetrics
-from serving.versions import Published, Versions
-from training.bundle import CURRENT
+from serving.rebuilding import Rebuilding, watermark_of
+from training.bundle import ALIVE, COMPLETE, CURRENT, NEXT
 
 GROUP = "nearline"
 BATCH = 2000
 POLL_SECONDS = 0.25
-LAG_SECONDS = 1.0
+REFRESHED_AT_ONCE = 200
+"""Lists between two polls while a version is caught up with: what happens now does not wait for all of them."""
+LOOK_SECONDS = 1.0
+ALIVE_SECONDS = 10
 LONGEST_WAIT_SECONDS = 2.0
+QUIET_POLLS = 4
+"""After so many polls without a record the log's end is reached, though its last records may have been forgotten."""
 
 
 class Nearline:
@@ -32,24 +39,37 @@ class Nearline:
     Args:
         log: the event log.
         store: the online store.
-        versions: loads the published ones.
+        following: the versions whose live lists are written.
         folding: what is done with a batch.
+        histories: swept here now and then.
+        rebuilding: of what the store has lost.
         metrics: where it is counted.
     """
 
     def __init__(
-        self, log: EventLog, store: OnlineStore, versions: Versions, folding: Folding, metrics: NearlineMetrics
+        self,
+        *,
+        log: EventLog,
+        store: OnlineStore,
+        following: Following,
+        folding: Folding,
+        histories: Histories,
+        rebuilding: Rebuilding,
+        metrics: NearlineMetrics,
     ) -> None:
         self._event_log = log
         self._consumer = log.consumer(GROUP)
         self._store = store
+        self._following = following
         self._folding = folding
+        self._histories = histories
+        self._rebuilding = rebuilding
         self._metrics = metrics
-        self._versions = versions
-        self._published: Published | None = None
         self._next: dict[int, int] = {}
         self._done: dict[int, int] = {}
-        self._lag_at = 0.0
+        self._partitions = 0
+        self._quiet = 0
+        self._look_at = 0.0
         self._log = structlog.get_logger()
 
     def run(self, stop: threading.Event) -> None:
@@ -61,27 +81,32 @@ class Nearline:
                 wait = 0.1
             except (EventLogUnavailable, OnlineStoreError, ConsentUnavailable) as error:
                 self._log.warning("nearline_waits", error=type(error).__name__, seconds=wait)
+                self._metrics.waits.labels(type(error).__name__).inc()
                 stop.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
         self._consumer.close()
 
     def step(self, timeout: float = POLL_SECONDS) -> int:
-        """One poll and all that follows from it; returns the number of records.
+        """One poll and all that follows from it; returns the number of records, and of people restored or refreshed.
 
         Raises:
             EventLogUnavailable, OnlineStoreError, ConsentUnavailable: nothing is lost, step again later.
         """
-        self._follow_version()
-        records = self._consumer.poll(timeout, BATCH)
+        complete, restored = self._look()
+        busy = restored or self._following.awaited(1)
+        records = self._consumer.poll(0.0 if busy else timeout, BATCH)
         try:
-            records = self._begin_partitions(records)
+            records = self._read_again(complete, self._begin_partitions(records))
             if records:
                 self._apply(records)
         except Exception:
             self._go_back({record.partition: record.offset for record in reversed(records)})
             raise
-        self._show_lag()
-        return len(records)
+        refreshed = self._refresh()
+        self._quiet = 0 if records else self._quiet + 1
+        self._tell(again=False)
+        self._look_now_and_then()
+        return len(records) + restored + refreshed
 
     def close(self) -> None:
         """Leave the group."""
@@ -89,42 +114,97 @@ class Nearline:
 
     def _apply(self, records: Sequence[Record]) -> None:
         # 1. everything is written  2. the group moves on  3. so do we
-        consents = self._folding.apply(self._decode(records), self._published)
+        versions = [published.version for published in self._following.versions]
+        consents = self._folding.apply(self._decode(records), versions)
         after = {record.partition: record.offset + 1 for record in records}
         try:
             self._consumer.commit({p: max(offset, self._done[p]) for p, offset in after.items()})
         except PartitionsLost:
             self._log.warning("partitions_lost", partitions=sorted(after))
-            self._folding.retract(consents, self._published)
+            self._folding.retract(consents, versions)
             self._next.clear()
             return
         self._next |= after
         self._done |= {p: max(offset, self._done[p]) for p, offset in after.items()}
+        self._following.wrote(after)
 
     def _decode(self, records: Sequence[Record]) -> list[Met]:
+        """What the records say. Acts that are replayed are in the histories already: only a list is awaited."""
         batch = []
         for record in records:
+            new, versions = record.offset >= self._done[record.partition], self._following.needing(record)
             try:
-                batch.append(Met(decode(record.value), record.offset >= self._done[record.partition]))
+                said = decode(record.value)
             except InvalidRecord as error:
                 self._metrics.undecodable.inc()
                 where = {"partition": record.partition, "offset": record.offset}
                 self._log.warning("record_passed_over", reason=str(error), **where)
+                continue
+            if new or not isinstance(said, AcceptedEvent):
+                batch.append(Met(said, new, versions))
+            elif self._folding.enters_history(said):
+                self._metrics.events.labels("replayed").inc()
+                self._following.await_list(said.user_id, record.partition, versions)
         return batch
 
-    def _follow_version(self) -> None:
-        pointer = cast("bytes | None", self._store.get(CURRENT))
-        current = self._published.version if self._published else 0
-        if published := self._versions.follow(pointer, current):
-            self._published = published
-            self._go_back({p: start for p in self._next if (start := self._start(p)) < self._next[p]})
+    def _refresh(self) -> int:
+        """Write some of the live lists that are awaited; returns how many."""
+        if (awaited := self._following.awaited(REFRESHED_AT_ONCE)) is None:
+            return 0
+        published, people = awaited
+        self._folding.refresh(published, people)
+        self._following.came(published, people)
+        return len(people)
+
+    def _look(self) -> tuple[Mapping[bytes, bytes], int]:
+        """Look at the versions, and at what is complete; returns that, and the number of people restored."""
+        reads = self._store.pipeline(transaction=True)
+        reads.get(CURRENT)
+        reads.get(NEXT)
+        reads.hgetall(COMPLETE)
+        current, coming, complete = reads.execute()
+        self._following.follow(current, coming, self._done)
+        self._go_back({p: start for p in self._next if (start := self._start(p)) < self._next[p]})
+        return self._rebuilding.step(complete)
+
+    def _read_again(self, complete: Mapping[bytes, bytes], records: list[Record]) -> list[Record]:
+        """Take partitions back to where a lost store was rebuilt to, for whoever will own them."""
+        missing = {partition for partition in self._next if b"%d" % partition not in complete}
+        if not missing:
+            return records
+        ends, watermark = self._event_log.end_offsets(), watermark_of(complete)
+        # Where it ends before what was done, the log was lost too, and its offsets have begun anew.
+        again = {p: 0 for p in missing if ends.get(p, 0) < self._done[p]}
+        if watermark is not None:
+            again = {p: again.get(p, min(self._done[p], watermark.get(p, 0))) for p in missing}
+        for partition, offset in again.items():
+            if self._begin_again(partition, offset) and watermark is not None:
+                self._store.hset(COMPLETE, str(partition), "1")
+        return [record for record in records if record.partition not in again]
+
+    def _begin_again(self, partition: int, offset: int) -> bool:
+        """Whether it is still ours, so that its records from the offset on come again."""
+        try:
+            self._consumer.seek(partition, offset)
+            self._consumer.commit({partition: offset})
+        except PartitionsLost:
+            self._next.pop(partition)
+            return False
+        self._next[partition] = self._done[partition] = offset
+        self._following.begin(partition, offset)
+        self._go_back({partition: self._start(partition)})
+        return True
 
     def _begin_partitions(self, records: list[Record]) -> list[Record]:
         """Note the partitions that are newly ours; replay them from the watermark where that is further back."""
         ours = self._consumer.assigned()
         self._next = {p: offset for p, offset in self._next.items() if p in ours}
+        if self._done.keys() - self._next.keys():
+            self._done = {p: offset for p, offset in self._done.items() if p in self._next}
+            self._following.keep(self._next)
         for partition in ours - self._next.keys():
             self._next[partition] = self._done[partition] = self._position(partition, records)
+            self._following.begin(partition, self._done[partition])
             if self._start(partition) < self._next[partition]:
                 self._go_back({partition: self._start(partition)})
                 records = [record for record in records if record.partition != partition]
@@ -138,10 +218,8 @@ class Nearline:
         return self._event_log.end_offsets()[partition] - self._consumer.lag()[partition]
 
     def _start(self, partition: int) -> int:
-        """Offset from which the version's lists need the log."""
-        if self._published is None:
-            return self._next[partition]
-        return self._published.bundle.manifest.snapshot.watermark.get(partition, 0)
+        """Offset from which the versions' lists need the log."""
+        return self._following.position(partition, self._done[partition])
 
     def _go_back(self, offsets: dict[int, int]) -> None:
         for partition, offset in offsets.items():
@@ -152,7 +230,20 @@ class Nearline:
             else:
                 self._next |= {partition: offset} if partition in self._next else {}
 
-    def _show_lag(self) -> None:
-        if time.monotonic() >= self._lag_at:
-            self._lag_at = time.monotonic() + LAG_SECONDS
-            self._metrics.lag.show(self._consumer.lag())
+    def _tell(self, *, again: bool) -> None:
+        self._following.tell(self._done, at_end=self._quiet >= QUIET_POLLS, again=again)
+
+    def _look_now_and_then(self) -> None:
+        """Say that we live and what lies before us, and sweep histories whose time has come."""
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_SECONDS
+            self._metrics.lag.show(self._lag())
+            self._partitions = self._partitions or len(self._event_log.end_offsets())
+            self._store.set(ALIVE, self._partitions, ex=ALIVE_SECONDS)
+            self._tell(again=True)
+            self._histories.sweep()
+
+    def _lag(self) -> dict[int, int]:
+        """partition → records that the group has not folded yet; what is replayed for a version's lists is none."""
+        replayed = {p: self._done[p] - offset for p, offset in self._next.items()}
+        return {p: max(0, records - replayed.get(p, 0)) for p, records in self._consumer.lag().items()}

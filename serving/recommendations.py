@@ -3,29 +3,47 @@
 A bare ASGI app, since a framework's routing, parameters and response objects cost several times what the answer does.
 """
 
+import asyncio
 from time import perf_counter
-from urllib.parse import parse_qsl, unquote_to_bytes
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from starlette.types import Receive, Scope, Send
 
 from infra.http import Problem, key_digest, key_matches, unauthorized
 from ingest.events import MAX_ID_BYTES
-from serving.catalogue import LONGEST, CatalogueWatch
-from serving.fallback import Tier, choose
+from serving.catalogue import Catalogue
+from serving.catalogue_watch import CatalogueWatch
+from serving.fallback import StoredLists, Tier, choose
+from serving.filters import Wanted, parse
 from serving.lineage import RecommendationIds
 from serving.metrics import RecommendationMetrics
+from serving.overload import Overloaded, TurningAway
 from serving.stored_lists import ListReader
 
 PATH = "/v1/users/{user_id}/recommendations"
-DEFAULT_K = 20
 LABELS = {tier: tier.label.encode() for tier in Tier}
-_LENGTHS = {str(k): k for k in range(1, LONGEST + 1)}
-_USUAL_QUERIES = {b"": DEFAULT_K} | {b"k=%d" % k: k for k in range(1, LONGEST + 1)}
 _BEFORE, _AFTER = (part.encode() for part in PATH.split("{user_id}"))
 
 
+class Asked(NamedTuple):
+    """A request under way.
+
+    Attributes:
+        started: when it came, by `perf_counter`.
+        catalogue: what was current then; the answer is made of it, whatever is published meanwhile.
+        wanted: what is asked for.
+        reading: the person's lists; None when the online store does not answer.
+    """
+
+    started: float
+    catalogue: Catalogue
+    wanted: Wanted
+    reading: "asyncio.Future[StoredLists | None] | None"
+
+
 class RecommendationsApp:
-    """Answers GET /v1/users/{user_id}/recommendations?k=.
+    """Answers GET /v1/users/{user_id}/recommendations.
 
     Args:
         watch: the catalogue; a request looks once and keeps what it saw.
@@ -33,6 +51,7 @@ class RecommendationsApp:
         ids: makes the recommendation ids.
         metrics: where answers are counted.
         api_key: what callers must send.
+        most_waiting: so many may wait for the online store; who comes then is turned away with 503.
     """
 
     def __init__(
@@ -42,38 +61,67 @@ class RecommendationsApp:
         ids: RecommendationIds,
         metrics: RecommendationMetrics,
         api_key: str,
+        *,
+        most_waiting: int,
     ) -> None:
         self._watch = watch
         self._lists = lists
         self._ids = ids
         self._metrics = metrics
         self._key = key_digest(api_key)
+        self._most_waiting = most_waiting
+        self.turn_away = TurningAway(metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request whose path `serves` has found to be ours."""
-        started = perf_counter()
         try:
-            user_id, k = self._request(scope)
+            asked = self.begin(scope)
         except Problem as problem:
             self._metrics.refused[problem.status] += 1
             await problem.response()(scope, receive, send)
             return
-        catalogue = self._watch.current
-        version = catalogue.version
-        stored = await self._lists.read(version, user_id) if version else None
-        tier, items, corrupt = choose(catalogue, stored, k)
-        headers, body = answer(self._ids, version, tier, items)
+        except Overloaded:
+            await self.turn_away(send)
+            return
+        headers, body = self.finish(asked, await asked.reading if asked.reading else None)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        self._metrics.corrupt += corrupt
-        self._metrics.answered(tier, perf_counter() - started)
 
-    def _request(self, scope: Scope) -> tuple[str, int]:
+    def begin(self, scope: Scope) -> Asked:
+        """Take a request in, and ask for the person's lists.
+
+        Raises:
+            Overloaded: too many wait already. Found out first, since then there is time for nothing else.
+            Problem: it is refused.
+        """
+        if self._lists.waiting >= self._most_waiting:
+            raise Overloaded
+        started = perf_counter()
+        user_id, wanted = self._request(scope)
+        catalogue = self._watch.current
+        reading = self._lists.ask(catalogue.version, user_id) if catalogue.version else None
+        return Asked(started, catalogue, wanted, reading)
+
+    def finish(self, asked: Asked, stored: StoredLists | None) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Headers and body of the answer.
+
+        Args:
+            asked: what `begin` took in.
+            stored: what was read since; None when the online store does not answer.
+        """
+        tier, items, corrupt = choose(asked.catalogue, stored, asked.wanted)
+        answered = answer(self._ids, asked.catalogue.version, tier, items)
+        self._metrics.corrupt += corrupt
+        self._metrics.answered(tier, perf_counter() - asked.started)
+        return answered
+
+    def _request(self, scope: Scope) -> tuple[bytes, Wanted]:
         if scope["method"] != "GET":
             raise Problem(405, "method_not_allowed", "Ask for recommendations with GET.", {"Allow": "GET"})
         if not key_matches(scope["headers"], self._key):
             raise unauthorized()
-        return _user_id(_raw_path(scope)[len(_BEFORE) : -len(_AFTER)]), _k(scope["query_string"])
+        user_id = _user_id(_raw_path(scope)[len(_BEFORE) : -len(_AFTER)])
+        return user_id, parse(scope["query_string"], self._watch.rules)
 
 
 def answer(ids: RecommendationIds, version: int, tier: Tier, items: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
@@ -85,7 +133,7 @@ def answer(ids: RecommendationIds, version: int, tier: Tier, items: bytes) -> tu
         tier: where the list came from.
         items: its items' JSON, joined by commas.
     """
-    signed, number, label = ids.sign(version, tier).encode(), b"%d" % version, LABELS[tier]
+    signed, number, label = ids.sign_bytes(version, tier), b"%d" % version, LABELS[tier]
     body = b'{"recommendation_id":"%b","version":%b,"tier":"%b","items":[%b]}' % (signed, number, label, items)
     headers = [
         (b"content-type", b"application/json"),
@@ -99,15 +147,15 @@ def answer(ids: RecommendationIds, version: int, tier: Tier, items: bytes) -> tu
 
 
 def serves(scope: Scope) -> bool:
-    """Whether a request is the hot path's."""
+    """Whether a request is the hot path's. A list with explanations is not."""
     if scope["type"] != "http":
         return False
     path = _raw_path(scope)
     return (
         path.startswith(_BEFORE)
+        and len(_BEFORE) < path.find(b"/", len(_BEFORE)) == len(path) - len(_AFTER)
         and path.endswith(_AFTER)
-        and len(path) > len(_BEFORE) + len(_AFTER)
-        and b"/" not in path[len(_BEFORE) : -len(_AFTER)]
+        and b"&explain=" not in b"&" + scope["query_string"]
     )
 
 
@@ -116,23 +164,12 @@ def _raw_path(scope: Scope) -> bytes:
     return scope["path"].encode() if raw is None else raw
 
 
-def _user_id(quoted: bytes) -> str:
+def _user_id(quoted: bytes) -> bytes:
     unquoted = unquote_to_bytes(quoted) if b"%" in quoted else quoted
     try:
-        user_id = unquoted.decode()
+        printable = unquoted.decode().isprintable()
     except UnicodeDecodeError:
-        user_id = ""
-    if not user_id or len(unquoted) > MAX_ID_BYTES or not user_id.isprintable():
+        printable = False
+    if not printable or not 0 < len(unquoted) <= MAX_ID_BYTES:
         raise Problem(422, "invalid_request", f"user_id is 1 to {MAX_ID_BYTES} bytes of printable UTF-8.")
-    return user_id
-
-
-def _k(query: bytes) -> int:
-    if usual := _USUAL_QUERIES.get(query):
-        return usual
-    values = [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == "k"]
-    if not values:
-        return DEFAULT_K
-    if len(values) == 1 and (k := _LENGTHS.get(values[0])):
-        return k
-    raise Problem(422, "invalid_request", f"k is a whole number from 1 to {LONGEST}.")
+    return unquoted

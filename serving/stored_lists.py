@@ -1,21 +1,24 @@
 """Reads people's stored lists: many requests, one read at a time, and none that waits for a store that is down."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import cast
 
 import structlog
 
-from infra.online_store import AsyncOnlineStore
+from infra.online_store import AsyncOnlineStore, KeyReader, packed_key
 from serving.fallback import StoredLists
 from serving.metrics import RecommendationMetrics
+from serving.patience import patience
 from training.bundle import CURRENT, list_key, live_key
 
-TIMEOUT_SECONDS = 0.12
+TIMEOUT_SECONDS = 0.05
 PROBE_SECONDS = 0.25
 MOST_AT_ONCE = 256
 """People in one read: enough to carry any load, few enough that decoding it does not hold up the others."""
 
-_Waiting = tuple[str, str, "asyncio.Future[StoredLists | None]"]
+_Waiting = tuple[bytes, "asyncio.Future[StoredLists | None]"]
+"""Packed keys of the live and the published list, and who waits for them."""
 
 
 class ListReader:
@@ -25,7 +28,7 @@ class ListReader:
     outage costs one time-out, not one a request.
 
     Args:
-        store: a client of its own. Belongs to one event loop.
+        store: a client of its own, without a time-out. Belongs to one event loop.
         metrics: where failures are counted.
         timeout: seconds that a read may take.
     """
@@ -34,22 +37,55 @@ class ListReader:
         self, store: AsyncOnlineStore, metrics: RecommendationMetrics, timeout: float = TIMEOUT_SECONDS
     ) -> None:
         self._store = store
+        self._reader = KeyReader(store)
+        self._keys = _Keys()
         self._metrics = metrics
         self._timeout = timeout
         self._waiting: list[_Waiting] = []
         self._reading: asyncio.Task[None] | None = None
         self._probing: asyncio.Task[None] | None = None
+        self._values_due = 0.0
         self._log = structlog.get_logger()
 
-    async def read(self, version: int, user_id: str) -> StoredLists | None:
-        """A person's lists of one version; None when the store does not answer."""
+    def ask(self, version: int, user_id: bytes) -> "asyncio.Future[StoredLists | None] | None":
+        """Read a person's lists of one version with the next read; None when the store does not answer.
+
+        The future's result is None when it stops answering meanwhile. Who cancels the future is left out of the read.
+
+        Args:
+            version: of the lists.
+            user_id: in UTF-8.
+        """
         if self._probing is not None:
             return None
         answer: asyncio.Future[StoredLists | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((live_key(version, user_id), list_key(version, user_id), answer))
+        self._waiting.append((self._keys.of(version, user_id), answer))
         if self._reading is None:
             self._reading = asyncio.create_task(self._read_all())
-        return await answer
+        return answer
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for the next read."""
+        return len(self._waiting)
+
+    async def values(self, keys: Sequence[str]) -> list[bytes | None] | None:
+        """What stands under other keys, in a read of its own; None when the store does not answer.
+
+        A failure is not held against the lists: those who ask here have more to do, and may be late by themselves.
+        """
+        loop = asyncio.get_running_loop()
+        if self._probing is not None or loop.time() < self._values_due:
+            return None
+        try:
+            async with patience(self._timeout):
+                return cast("list[bytes | None]", await self._store.mget(keys))
+        except Exception as error:  # whatever it is, the request is answered
+            self._metrics.store_errors[type(error).__name__] += 1
+            if loop.time() >= self._values_due:
+                self._log.warning("values_unreadable", error=type(error).__name__, served="from memory")
+            self._values_due = loop.time() + PROBE_SECONDS
+            return None
 
     async def close(self) -> None:
         """Stop what runs in the background and give back the connection."""
@@ -58,42 +94,43 @@ class ListReader:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._answer_none(self._waiting)
+        await self._reader.close()
         await self._store.aclose()
 
     async def _read_all(self) -> None:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
-                await self._read_batch(batch)
+                if batch := [waiting for waiting in batch if not waiting[1].done()]:
+                    await self._read_batch(batch)
         finally:
             self._reading = None
 
     async def _read_batch(self, batch: list[_Waiting]) -> None:
-        keys = [key for live, personal, _ in batch for key in (live, personal)]
         try:
-            async with asyncio.timeout(self._timeout):
-                values = cast("list[bytes | None]", await self._store.mget(keys))
+            async with patience(self._timeout):
+                values = await self._reader.read([keys for keys, _ in batch], 2 * len(batch))
         except asyncio.CancelledError:
             self._answer_none(batch)
             raise
         except Exception as error:  # whatever it is, the requests are answered
             self._fail(batch, type(error).__name__)
             return
-        for (_, _, answer), live, personal in zip(batch, values[::2], values[1::2], strict=True):
+        for (_, answer), live, personal in zip(batch, values[::2], values[1::2], strict=True):
             if not answer.done():
                 answer.set_result(StoredLists(live, personal))
 
     def _fail(self, batch: list[_Waiting], error: str) -> None:
         self._metrics.store_errors[error] += 1
-        self._log.warning("lists_unreadable", error=error, served="from memory")
-        self._probing = asyncio.create_task(self._probe())
         self._answer_none(batch + self._waiting)
         self._waiting = []
+        self._log.warning("lists_unreadable", error=error, served="from memory")
+        self._probing = asyncio.create_task(self._probe())
 
     async def _probe(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(self._timeout):
+                async with patience(self._timeout):
                     await self._store.mget([CURRENT])
                 break
             except Exception:
@@ -103,6 +140,21 @@ class ListReader:
 
     @staticmethod
     def _answer_none(batch: list[_Waiting]) -> None:
-        for _, _, answer in batch:
+        for _, answer in batch:
             if not answer.done():
                 answer.set_result(None)
+
+
+class _Keys:
+    """Packed keys; what they begin with is made once a version."""
+
+    def __init__(self) -> None:
+        self._version = -1
+        self._live = self._personal = b""
+
+    def of(self, version: int, user_id: bytes) -> bytes:
+        """Those of a person's live and published list."""
+        if version != self._version:
+            self._live, self._personal = live_key(version, "").encode(), list_key(version, "").encode()
+            self._version = version
+        return packed_key(self._live + user_id) + packed_key(self._personal + user_id)

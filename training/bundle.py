@@ -20,6 +20,10 @@ Redis keys, each with its type, lifetime, one writer and readers:
 | `hidden`                | set    | none     | nearline | serving           | item ids that must not be shown         |
 | `expiring`              | hash   | none     | nearline | serving           | item id → ms since 1970 when it leaves  |
 | `popular`, `trending`   | zset   | none     | nearline | serving           | item id → votes, time-decayed           |
+| `landmarks`             | hash   | none     | nearline | nearline          | what a vote's weight is counted from    |
+| `histories`             | zset   | none     | nearline | nearline          | user → when the history was written     |
+| `histories:complete`    | hash   | none     | nearline | nearline          | what a lost store was rebuilt from      |
+| `histories:rebuilding`  | string | a minute | nearline | nearline          | somebody rebuilds them                  |
 | `training:lock`         | string | a minute | the job  | the job           | who is training now                     |
 | `training:attempts`     | string | none     | schedule | schedule          | runs begun since one came to its end    |
 """
@@ -49,6 +53,10 @@ HIDDEN = "hidden"
 EXPIRING = "expiring"
 POPULAR = "popular"
 TRENDING = "trending"
+LANDMARKS = "landmarks"
+WRITTEN = "histories"
+COMPLETE = "histories:complete"
+REBUILDING = "histories:rebuilding"
 LOCK = "training:lock"
 ATTEMPTS = "training:attempts"
 FORMAT = 2

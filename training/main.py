@@ -28,9 +28,10 @@ from training.list_diff import diff_lists
 from training.lock import AlreadyTraining, one_at_a_time
 from training.metrics import TrainingMetrics
 from training.model_card import CARD
-from training.parts import Parts, code_commit, open_parts
+from training.parts import Parts, champion_of, code_commit, open_parts
 from training.publish import PublishError, current
 from training.report import report_on
+from training.restoration import Restoration, start_rollback
 from training.rollback import ByHand, NothingToRollBackTo, NotLetIn, roll_back, who_types
 from training.rollback import promote as promote_version
 from training.schedule import Due, Schedule
@@ -98,16 +99,17 @@ def train_on_schedule() -> None:
     """Retrain when it is due, and forget the lists of those who withdraw, until SIGTERM or SIGINT."""
     settings = load_settings()
     configure_logs("trainer", settings.log_format)
-    stop = stop_event()
-    metrics = new_registry()
+    stop, metrics = stop_event(), new_registry()
     serve_metrics(metrics, settings.host, settings.trainer_metrics_port)
     log = open_event_log(settings.event_log_url, settings.topic, settings.partitions)
+    store = connect(settings.redis_url)
     try:
         Schedule(
             log=log,
-            store=connect(settings.redis_url),
+            store=store,
             due=Due(settings.train_every_seconds, settings.train_after_events, settings.list_ttl_seconds / 2),
             start=_start_training,
+            restoration=Restoration(store, lambda: champion_of(settings), start_rollback),
             metrics=TrainingMetrics(metrics),
         ).run(stop)
     finally:

@@ -73,6 +73,18 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         store.close()
 
 
+def champion_of(settings: Settings) -> int | None:
+    """The version that should be served; None before the first. A registry in a file is not made by asking for it.
+
+    Raises:
+        infra.model_registry.ModelRegistryError: the registry does not answer.
+    """
+    file = settings.registry_uri.removeprefix("sqlite:///")
+    if file != settings.registry_uri and not Path(file).exists():
+        return None
+    return ModelRegistry(settings.registry_uri, settings.artifacts, read_domain(settings.domain).name).champion()
+
+
 def code_commit() -> str:
     """The commit of this code, with `-dirty` where files differ from it; 'unknown' outside a repository.
 

@@ -5,12 +5,15 @@
 3. The people of a batch are asked again when their lists stand: who withdrew meanwhile loses the list. Who withdraws
    later is the schedule's affair: a withdrawal is in the projection before its mark is in the log, so either the second
    answer is a no, or the mark is met when the list stands.
-4. The lists are counted, and only then `bundle:{version}` is written: where it stands, the version is whole.
-5. `version:current` is set: one key, so readers see the old version or the new one.
-6. Of the other versions, all but the one that was current are removed.
+4. The lists are counted, and only then `manifest:{version}` and `bundle:{version}` are written: where the bundle
+   stands, the version is whole.
+5. Nearline, where it is alive, writes the version's live lists of everybody who acted since its snapshot, so that what
+   they watched since does not come back: see `training.flip`.
+6. `version:current` is set: one key, so readers see the old version or the new one.
+7. Of the other versions, all but the one that was current are removed.
 
 While the lists of one batch are computed, a second thread writes those of the batch before it and asks for the one
-after it. A failure before step 5 leaves the old version whole. What was written ends with its lifetime or with the next
+after it. A failure before step 6 leaves the old version whole. What was written ends with its lifetime or with the next
 publish.
 """
 
@@ -28,7 +31,20 @@ from scipy import sparse
 from infra.ahead import ahead
 from infra.online_store import OnlineStore
 from ingest.events import PERSONALIZATION, ConsentProjection
-from training.bundle import CURRENT, KEPT, Bundle, Indices, bundle_key, encode_list, list_key, live_key, recommend
+from training.bundle import (
+    CURRENT,
+    KEPT,
+    Bundle,
+    Indices,
+    bundle_key,
+    caught_up_key,
+    encode_list,
+    list_key,
+    live_key,
+    manifest_key,
+    recommend,
+)
+from training.flip import flip, let_nearline_catch_up
 from training.interactions import Interactions
 from training.recency import Histories
 
@@ -78,22 +94,25 @@ class Publisher:
         self._store.sadd(KEPT, version)
         written = self._write_lists(version, bundle, interactions)
         self._check(version, interactions, written)
+        self._store.set(manifest_key(version), bundle.manifest.model_dump_json())
         self._store.set(bundle_key(version), bundle.dump(), ex=self._ttl)
         previous = current(self._store)
-        self._store.set(CURRENT, version)
+        if previous != version:
+            let_nearline_catch_up(self._store, version)
+        flip(self._store, version)
         if previous != version:
             self._remove_others({version, previous})
         return len(written)
 
     def serve_again(self, version: int) -> bool:
-        """Serve a version that is still whole in the store.
+        """Serve a version that is still whole in the store, at once.
 
         Returns:
             Whether it is; if not, nothing was changed.
         """
         whole = bool(self._store.exists(bundle_key(version)))
         if whole:
-            self._store.set(CURRENT, version)
+            flip(self._store, version)
         return whole
 
     def _write_lists(self, version: int, bundle: Bundle, interactions: Interactions) -> Users:
@@ -152,7 +171,7 @@ class Publisher:
             for pattern in (list_key(other, "*"), live_key(other, "*")):
                 for keys in _chunks(self._store.scan_iter(pattern, count=BATCH)):
                     self._store.unlink(*keys)
-            self._store.unlink(bundle_key(other))
+            self._store.unlink(bundle_key(other), caught_up_key(other))
             self._store.srem(KEPT, other)
 
 

@@ -1,5 +1,7 @@
 """The schedule: retrains when it is due, and removes the lists of people who withdraw, at once.
 
+It also has the champion served again where the online store has lost it: see `training.restoration`.
+
 It reads the log as the group `trainer`. A retraining runs in a child process, so that nobody's withdrawal waits for it.
 """
 
@@ -32,6 +34,7 @@ from training.job import Outcome
 from training.lock import SECONDS as LOCK_SECONDS
 from training.metrics import TrainingMetrics
 from training.publish import forget_lists
+from training.restoration import Restoration
 
 GROUP = "trainer"
 POLL_SECONDS = 1.0
@@ -90,6 +93,7 @@ class Schedule:
         store: the online store.
         due: when to retrain.
         start: starts a retraining; it prints its outcome as the last line of its standard output.
+        restoration: serves the champion again where the store has lost it.
         metrics: what it shows of itself.
     """
 
@@ -100,12 +104,14 @@ class Schedule:
         store: OnlineStore,
         due: Due,
         start: Callable[[], "subprocess.Popen[str]"],
+        restoration: Restoration,
         metrics: TrainingMetrics,
     ) -> None:
         self._log = log
         self._store = store
         self._due = due
         self._start = start
+        self._restoration = restoration
         self._metrics = metrics
         self._child: subprocess.Popen[str] | None = None
         # What was new when this process last stopped is not known: take it that something was.
@@ -123,6 +129,7 @@ class Schedule:
         finally:
             consumer.close()
             self._end_child()
+            self._restoration.end()
 
     def turn(self, consumer: Consumer, stop: threading.Event) -> None:
         """Handle one batch of records, then look after the retraining."""
@@ -140,6 +147,8 @@ class Schedule:
             stop.wait(RETRY_SECONDS)
         try:
             self._look_after_training()
+            if self._child is None:  # A retraining under way ends with a version that is served.
+                self._restoration.look()
         except OnlineStoreError as error:
             structlog.get_logger(__name__).warning("waiting for the stores", error=type(error).__name__)
 

@@ -14,11 +14,15 @@ from scipy import sparse
 
 from infra.online_store import OnlineStore, connect, connect_async
 from ingest.events import Domain, read_domain
-from serving.api import Services, create_app
-from serving.catalogue import CatalogueWatch
+from serving.api import create_app
+from serving.catalogue_watch import CatalogueWatch
 from serving.lineage import RecommendationIds
 from serving.metrics import RecommendationMetrics
+from serving.model_work import ModelWork
 from serving.recommendations import RecommendationsApp
+from serving.services import Services
+from serving.similar import SimilarItems
+from serving.static_list import StaticList
 from serving.stored_lists import ListReader
 from training.algorithms.item_item import ItemItem
 from training.bundle import CURRENT, KEPT, Bundle, ItemTable, Manifest, Snapshot, bundle_key
@@ -67,6 +71,38 @@ def make_bundle() -> MakeBundle:
 
 
 @pytest.fixture
+def cinema() -> Bundle:
+    """60 items of 6 categories, the first the largest and most popular; what is of one category is alike."""
+    sizes = {"Drama": 20, "Comedy": 14, "War": 10, "Horror": 8, "Noir": 5, "Musical": 3}
+    of_item = [category for category, size in sizes.items() for _ in range(size)]
+    likes = [category for category in sizes for _ in range(4)]
+    rows = [
+        [float(of == who and (item + seat) % 4 > 0) for item, of in enumerate(of_item)]
+        for seat, who in enumerate(likes)
+    ]
+    model = ItemItem(weighting="cosine")
+    model.fit(sparse.csr_matrix(np.array(rows, np.float32)))
+    snapshot = Snapshot(version=3, digest="d" * 64, watermark={0: 5}, events=12, users=24)
+    manifest = Manifest(
+        algorithm=model.name,
+        parameters=model.parameters,
+        domain="films",
+        history_length=1000,
+        snapshot=snapshot,
+        code="c0ffee",
+        run_id="run-1",
+        trained_at=datetime(2026, 1, 2, tzinfo=UTC),
+        metrics={},
+    )
+    attributes = tuple(
+        {"title": f"Film {item}", "genres": [of], "age_rating": 18 if item % 2 else 6}
+        for item, of in enumerate(of_item)
+    )
+    items = ItemTable(tuple(f"f{item:02}" for item in range(60)), attributes, np.arange(60, 0, -1, dtype=np.float32))
+    return Bundle(manifest, items, model, model.arrays())
+
+
+@pytest.fixture
 def publish() -> Publish:
     """Publish a bundle as training does, lists aside."""
 
@@ -81,14 +117,18 @@ def publish() -> Publish:
 class Serving:
     """The serving app without its background poll: a test says when to look for a version."""
 
-    def __init__(self, redis_url: str, domain: Domain, timeout: float) -> None:
+    def __init__(self, redis_url: str, domain: Domain, timeout: float, folder: Path) -> None:
         registry = CollectorRegistry()
         self.metrics = RecommendationMetrics(registry)
-        self.watch = CatalogueWatch(connect(redis_url), registry)
-        self.lists = ListReader(connect_async(redis_url, timeout), self.metrics, timeout)
+        static = StaticList(folder / "static.json")
+        self.watch = CatalogueWatch(connect(redis_url), registry, domain.items, static)
+        self.lists = ListReader(connect_async(redis_url, None), self.metrics, timeout)
         self.ids = RecommendationIds("secret")
-        hot = RecommendationsApp(self.watch, self.lists, self.ids, self.metrics, KEY)
-        self.app = create_app(Services(self.watch, self.lists, self.ids, domain, registry), hot, KEY)
+        hot = RecommendationsApp(self.watch, self.lists, self.ids, self.metrics, KEY, most_waiting=1024)
+        self.services = Services(
+            self.watch, self.lists, self.ids, domain, self.metrics, registry, ModelWork(), SimilarItems()
+        )
+        self.app = create_app(self.services, hot, KEY)
         self._runner = asyncio.Runner()
 
     def get(self, path: str, **options: Any) -> httpx.Response:
@@ -112,17 +152,18 @@ class Serving:
 
     def close(self) -> None:
         """Stop what runs in the background."""
+        self.services.models.close()
         self._runner.run(self.lists.close())
         self._runner.close()
 
 
 @pytest.fixture
-def serve(domain: Domain) -> Iterator[Callable[[str, float], Serving]]:
+def serve(domain: Domain, tmp_path: Path) -> Iterator[Callable[[str, float], Serving]]:
     """Make the serving app over the Redis of a URL."""
     made: list[Serving] = []
 
     def over(redis_url: str, timeout: float) -> Serving:
-        made.append(Serving(redis_url, domain, timeout))
+        made.append(Serving(redis_url, domain, timeout, tmp_path))
         return made[-1]
 
     yield over

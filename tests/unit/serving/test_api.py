@@ -1,143 +1,102 @@
-"""The rest of the serving API: sessions, likeness, lineage, probes, documentation."""
+"""The rest of the serving API: lineage, probes, documentation."""
 
-import logging
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 
 from infra.online_store import OnlineStore
 from serving.fallback import Tier
 from serving.lineage import RecommendationIds
-from training.bundle import HIDDEN, Bundle
+from training.bundle import Bundle, manifest_key
 
 Publish = Callable[[OnlineStore, int, Bundle], None]
 MakeBundle = Callable[..., Bundle]
 
 
-def _item_ids(answer: httpx.Response) -> list[str]:
+def _model_of(serving: Any, version: int) -> Any:
+    answer = serving.get(f"/v1/recommendations/{serving.ids.sign(version, Tier.LIVE)}")
     assert answer.status_code == 200, answer.text
-    return [item["item_id"] for item in answer.json()["items"]]
-
-
-def _post(serving: Any, **options: Any) -> httpx.Response:
-    answer: httpx.Response = serving.all(["/v1/recommendations"], method="POST", **options)[0]
-    return answer
+    return answer.json()["model"]
 
 
 @pytest.fixture
 def published(serving: Any, store: OnlineStore, make_bundle: MakeBundle, publish: Publish) -> Any:
     """The app with version 1."""
-    publish(store, 1, make_bundle())
+    publish(store, 1, make_bundle(watermark={0: 5}))
     serving.watch.poll()
     return serving
-
-
-# --- sessions --------------------------------------------------------------------------------------------------------
-
-
-def test_a_session_is_answered_by_the_model(published: Any) -> None:
-    """Who watched an even item is shown the even ones, none of which is in the session."""
-    acts = [{"item_id": "m0", "type": "complete", "occurred_at": "2026-01-01T00:00:00Z"}, {"item_id": "m2"}]
-    answer = _post(published, json={"history": acts, "k": 2})
-    assert sorted(_item_ids(answer)) == ["m4", "m6"]
-    assert answer.json()["tier"] == answer.headers["marquee-tier"] == "live"
-    assert published.ids.resolve(answer.json()["recommendation_id"]).tier is Tier.LIVE
-
-
-@pytest.mark.parametrize(
-    "acts", [[], [{"item_id": "unknown"}], [{"item_id": "m0", "type": "impression"}], [{"item_id": "m0"}] * 0]
-)
-def test_a_session_that_says_nothing_gets_the_popular_list(published: Any, acts: list[Any]) -> None:
-    """No history, none that the model knows, or showings only."""
-    answer = _post(published, json={"history": acts, "k": 2})
-    assert (_item_ids(answer), answer.json()["tier"]) == (["m0", "m1"], "popular")
-
-
-def test_what_a_session_disliked_is_not_shown(published: Any) -> None:
-    """An act of weight 0 speaks for nothing, yet its item is known."""
-    answer = _post(published, json={"history": [{"item_id": "m0", "type": "thumbs_down"}], "k": 2})
-    assert (_item_ids(answer), answer.json()["tier"]) == (["m1", "m2"], "popular")
-
-
-def test_a_session_leaves_no_trace(published: Any, store: OnlineStore, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is written to the store, and nothing of the session is logged."""
-    before = {key: store.dump(key) for key in store.scan_iter()}
-    with caplog.at_level(logging.DEBUG):
-        assert _post(published, json={"history": [{"item_id": "secret-item"}, {"item_id": "m0"}]}).status_code == 200
-    assert {key: store.dump(key) for key in store.scan_iter()} == before
-    assert "secret-item" not in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("options", "status", "code"),
-    [
-        ({"json": {"history": [{"item_id": "m0", "type": "sneeze"}]}}, 422, "unknown_type"),
-        ({"json": {"history": [{"item_id": "m0", "user_id": "ann"}]}}, 422, "invalid_request"),
-        ({"json": {"history": [{"item_id": "x" * 129}]}}, 422, "invalid_request"),
-        ({"json": {"history": [{"item_id": "m0"}] * 1001}}, 422, "invalid_request"),
-        ({"json": {"history": [], "k": 101}}, 422, "invalid_request"),
-        ({"json": {}}, 422, "invalid_request"),
-        ({"content": b"{"}, 400, "malformed_json"),
-        ({"content": b" " * (1024 * 1024 + 1)}, 413, "too_large"),
-        ({"json": {"history": []}, "headers": {}}, 401, "unauthorized"),
-    ],
-)
-def test_a_session_of_another_form_is_refused(published: Any, options: dict[str, Any], status: int, code: str) -> None:
-    """Each with its status and code."""
-    answer = _post(published, **options)
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert answer.headers["content-type"] == "application/problem+json"
-
-
-# --- likeness --------------------------------------------------------------------------------------------------------
-
-
-def test_items_like_an_item_are_of_its_kind(published: Any, store: OnlineStore) -> None:
-    """The even items are like the even one, and a hidden one is not shown."""
-    assert sorted(_item_ids(published.get("/v1/items/m0/similar?k=3"))) == ["m2", "m4", "m6"]
-    store.sadd(HIDDEN, "m2")
-    published.watch.poll()
-    assert sorted(_item_ids(published.get("/v1/items/m0/similar?k=2"))) == ["m4", "m6"]
-
-
-def test_an_item_id_may_hold_a_slash(serving: Any, store: OnlineStore, make_bundle: MakeBundle, publish: Any) -> None:
-    """Ids are opaque: what the client encodes is decoded."""
-    publish(store, 1, make_bundle(["a/0", *[f"m{index}" for index in range(1, 8)]]))
-    serving.watch.poll()
-    assert sorted(_item_ids(serving.get("/v1/items/a%2F0/similar"))) == ["m2", "m4", "m6"]
-
-
-def test_nothing_is_like_an_unknown_item(published: Any, serving: Any) -> None:
-    """404 with a code of its own."""
-    assert published.get("/v1/items/unknown/similar").json()["code"] == "unknown_item"
-    assert published.get("/v1/items/m0/similar?k=0").status_code == 422
 
 
 # --- lineage ---------------------------------------------------------------------------------------------------------
 
 
 def test_an_id_resolves_to_the_model_behind_the_list(published: Any) -> None:
-    """Version, tier and time from the id; run, snapshot, watermark and code from the manifest in memory."""
+    """Version, tier, time and position from the id; run, snapshot, watermark and code from the manifest in memory."""
     signed = published.get("/v1/users/ann/recommendations").json()["recommendation_id"]
     answer = published.get(f"/v1/recommendations/{signed}")
     assert answer.status_code == 200
     body = answer.json()
-    assert (body["version"], body["tier"], body["model"]["run_id"]) == (1, "popular", "run-1")
-    assert (body["model"]["snapshot_digest"], body["model"]["code"]) == ("d" * 64, "c0ffee")
+    assert datetime.now(UTC) - datetime.fromisoformat(body.pop("at")) < timedelta(seconds=10)
+    assert body == {
+        "recommendation_id": signed,
+        "version": 1,
+        "tier": "popular",
+        "row": "list",
+        "position": 0,
+        "model": {
+            "algorithm": "item_item",
+            "run_id": "run-1",
+            "snapshot_version": 3,
+            "snapshot_digest": "d" * 64,
+            "watermark": {"0": 5},
+            "code": "c0ffee",
+            "trained_at": "2026-01-02T00:00:00Z",
+        },
+    }
 
 
 def test_a_replaced_version_is_still_explained(
     published: Any, store: OnlineStore, make_bundle: MakeBundle, publish: Publish
 ) -> None:
-    """The manifests of versions that this process served stay; of others only the id itself speaks."""
+    """The manifests of versions that this process served stay: the store is not asked."""
     publish(store, 2, make_bundle(run_id="run-2"))
     published.watch.poll()
+    store.config_resetstat()
     for version, run_id in ((1, "run-1"), (2, "run-2")):
-        body = published.get(f"/v1/recommendations/{published.ids.sign(version, Tier.LIVE)}").json()
-        assert body["model"]["run_id"] == run_id
-    assert published.get(f"/v1/recommendations/{published.ids.sign(9, Tier.LIVE)}").json()["model"] is None
+        assert _model_of(published, version)["run_id"] == run_id
+    commands: Any = store.info("commandstats")
+    assert "cmdstat_mget" not in commands
+
+
+def test_a_version_that_was_never_served_here_is_read_from_the_store(
+    published: Any, store: OnlineStore, make_bundle: MakeBundle
+) -> None:
+    """Its manifest stays there when its lists and its bundle are gone; what was read once is kept."""
+    store.set(manifest_key(9), make_bundle(run_id="run-9").manifest.model_dump_json())
+    assert _model_of(published, 9)["run_id"] == "run-9"
+    store.delete(manifest_key(9))
+    assert _model_of(published, 9)["run_id"] == "run-9"
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\xff", b"{}", b"[]"])
+def test_of_a_version_that_nobody_knows_the_id_itself_speaks(
+    published: Any, store: OnlineStore, value: bytes | None
+) -> None:
+    """Whether there is no manifest or one that cannot be read: no error."""
+    if value is not None:
+        store.set(manifest_key(9), value)
+    assert _model_of(published, 9) is None
+
+
+def test_with_the_store_down_lineage_says_what_the_id_says(serve: Callable[[str, float], Any]) -> None:
+    """No 5xx: `model` is missing."""
+    serving = serve("unix:///nowhere/redis.sock", 0.1)
+    serving.watch.poll()
+    for version in (0, 9):
+        answer = serving.get(f"/v1/recommendations/{serving.ids.sign(version, Tier.STATIC)}")
+        assert (answer.status_code, answer.json()["tier"], answer.json()["model"]) == (200, "static", None)
 
 
 def test_a_forged_id_is_refused(published: Any) -> None:
@@ -182,6 +141,7 @@ def test_the_documentation_has_every_route(published: Any) -> None:
     described = published.get("/openapi.json", headers={}).json()
     assert set(described["paths"]) == {
         "/v1/users/{user_id}/recommendations",
+        "/v1/users/{user_id}/home",
         "/v1/recommendations",
         "/v1/recommendations/{recommendation_id}",
         "/v1/items/{item_id}/similar",
@@ -189,6 +149,34 @@ def test_the_documentation_has_every_route(published: Any) -> None:
         "/readyz",
         "/metrics",
     }
-    hot = described["paths"]["/v1/users/{user_id}/recommendations"]["get"]
-    assert {"200", "401", "422"} <= set(hot["responses"])
-    assert "Session" in described["components"]["schemas"]
+    assert {"Session", "HomePage", "HomeRow", "Because", "ProblemDocument"} <= set(described["components"]["schemas"])
+
+
+def test_every_parameter_and_problem_is_documented(published: Any) -> None:
+    """The domain's own filters too, on every route that takes them; and what answers instead of a list."""
+    paths = published.get("/openapi.json", headers={}).json()["paths"]
+    filters = {"category", "max_age_rating", "min_year", "exclude"}
+    expected: dict[str, tuple[set[str], set[str]]] = {
+        "/v1/users/{user_id}/recommendations": ({"user_id", "k", "explain", *filters}, {"200", "401", "422", "503"}),
+        "/v1/users/{user_id}/home": ({"user_id", "k", "rows", *filters}, {"200", "401", "422", "503"}),
+        "/v1/items/{item_id}/similar": ({"item_id", "k", *filters}, {"200", "401", "404", "422", "503"}),
+        "/v1/recommendations/{recommendation_id}": ({"recommendation_id"}, {"200", "401", "404", "422"}),
+    }
+    for path, (parameters, answers) in expected.items():
+        route = paths[path]["get"]
+        named = [parameter["name"] for parameter in route["parameters"]]
+        assert sorted(named) == sorted(parameters), path
+        assert set(route["responses"]) == answers, path
+        undescribed = [one["name"] for one in route["parameters"] if not one.get("description")]
+        assert undescribed == [], path
+    session = paths["/v1/recommendations"]["post"]
+    assert set(session["responses"]) == {"200", "400", "401", "413", "422", "503"}
+    assert paths == published.get("/openapi.json", headers={}).json()["paths"]
+
+
+def test_whatever_is_documented_as_a_field_says_what_it_is(published: Any) -> None:
+    """Every field of a list, a row, a reason and a lineage that is not plain from its name has a description."""
+    schemas = published.get("/openapi.json", headers={}).json()["components"]["schemas"]
+    for name in ("HomeRow", "Because", "RecommendationLineage", "Recommendations", "Session"):
+        bare = {field for field, of in schemas[name]["properties"].items() if "description" not in of}
+        assert bare <= {"recommendation_id", "version", "tier", "items", "history"}, name

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from infra.event_log import open_event_log
-from infra.event_log.port import EventLog, PartitionsLost
+from infra.event_log.port import EventLog, PartitionsLost, Position
+from infra.lake import EVENTS, ITEMS, Lake, LakeUnavailable
 from infra.online_store import OnlineStore, OnlineStoreError, connect
 from ingest.events import (
     CONSENT_HEAD,
@@ -31,18 +33,34 @@ from ingest.events import (
     decode,
     encode,
     key,
+    now,
     subject,
 )
+from ingest.landing import Batch, event_rows, item_rows
+from serving import nearline, rebuilding
 from serving.folding import Folding
+from serving.following import Following
 from serving.histories import Histories
+from serving.lake_histories import LakeHistories
 from serving.metrics import NearlineMetrics
 from serving.nearline import Nearline
+from serving.rebuilding import Rebuilding
 from serving.versions import Versions
 from training.bundle import (
+    ALIVE,
+    COMPLETE,
     CURRENT,
+    EXPIRING,
     HIDDEN,
+    KEPT,
+    NEXT,
+    POPULAR,
+    REBUILDING,
+    TRENDING,
+    WRITTEN,
     Bundle,
     bundle_key,
+    caught_up_key,
     decode_history,
     decode_list,
     history_key,
@@ -62,6 +80,7 @@ class Platform:
     url: str
     store: OnlineStore
     domain: Domain
+    lake: Lake
 
     def __post_init__(self) -> None:
         self.log: EventLog = open_event_log(self.url, "events", 2)
@@ -72,16 +91,26 @@ class Platform:
     def new_worker(self) -> Nearline:
         """A worker as `serving.main.nearline` makes it."""
         metrics = NearlineMetrics(self.registry)
+        self.histories = Histories(self.store, history_ttl=1000, list_ttl=100, rules=self.domain.popularity)
         folding = Folding(
             log=self.log,
             store=self.store,
-            histories=Histories(self.store, history_ttl=1000, list_ttl=100),
+            histories=self.histories,
             projection=ConsentProjection(self.store, SECRET),
             domain=self.domain,
             list_length=3,
             metrics=metrics,
         )
-        return Nearline(self.log, self.store, Versions(self.store, self.registry), folding, metrics)
+        source = LakeHistories(self.lake, folding, self.domain, history_ttl=10**10)
+        return Nearline(
+            log=self.log,
+            store=self.store,
+            following=Following(self.store, Versions(self.store, self.registry)),
+            folding=folding,
+            histories=self.histories,
+            rebuilding=Rebuilding(self.store, source),
+            metrics=metrics,
+        )
 
     def restart(self) -> None:
         """Another worker takes the place of this one."""
@@ -103,6 +132,25 @@ class Platform:
         quiet = 0
         while quiet < 3:
             quiet = 0 if self.worker.step(0.01) else quiet + 1
+
+    def land(self) -> None:
+        """Land what stands in the log and has not landed yet, as the lander does."""
+        landed = self.lake.landed(EVENTS)
+        reader = self.log.consumer("lander", lambda partition: landed.get(partition, 0))
+        batch = Batch()
+        for _ in range(3):
+            batch.add(reader.poll(0.01))
+        reader.close()
+        self.lake.append(ITEMS, item_rows(batch.items, {}), batch.spans)
+        self.lake.append(EVENTS, event_rows(batch.events), batch.spans)
+
+    def caught_up(self, version: int) -> set[int]:
+        """Partitions of which a version's live lists stand."""
+        return {int(partition) for partition in self.store.hkeys(caught_up_key(version))}  # type: ignore[union-attr]
+
+    def votes(self) -> list[str]:
+        """Items that are popular now, sorted."""
+        return sorted(item.decode() for item in self.store.zrange(POPULAR, 0, -1))  # type: ignore[union-attr]
 
     def history(self, user_id: str) -> list[str]:
         """Items of a person's history."""
@@ -126,9 +174,9 @@ class Platform:
 
 
 @pytest.fixture
-def platform(redis_url: str, store: OnlineStore, domain: Domain) -> Iterator[Platform]:
+def platform(redis_url: str, store: OnlineStore, domain: Domain, tmp_path: Path) -> Iterator[Platform]:
     """An empty platform."""
-    made = Platform(redis_url, store, domain)
+    made = Platform(redis_url, store, domain, Lake(str(tmp_path / "lake")))
     yield made
     made.worker.close()
     made.log.close()
@@ -148,6 +196,10 @@ def _play(user_id: str, item_id: str, receipt: int = 1, kind: str = "play", minu
         receipt=receipt,
         accepted_at=datetime.now(UTC),
     )
+
+
+def _now(user_id: str, item_id: str, kind: str = "play") -> AcceptedEvent:
+    return _play(user_id, item_id, kind=kind).model_copy(update={"occurred_at": now()})
 
 
 def _withdrawal(user_id: str, receipt: int) -> ConsentMark:
@@ -231,6 +283,71 @@ def test_hidden_items_follow_the_newest_record(platform: Platform) -> None:
     assert platform.store.smembers(HIDDEN) == set()
 
 
+def test_an_item_that_leaves_is_noted_with_its_time_and_one_that_stays_is_not(platform: Platform) -> None:
+    """What was said last holds; a text that is no time is passed over."""
+    until = {"available_until": "2026-12-24T20:15:00+01:00"}
+    platform.append(Item(item_id="m0", attributes=until), Item(item_id="m1", attributes=until))
+    platform.append(Item(item_id="m1"), Item(item_id="m2", attributes={"available_until": "2026-12-24"}))
+    platform.work()
+    at_ms = int(datetime(2026, 12, 24, 19, 15, tzinfo=UTC).timestamp() * 1000)
+    assert platform.store.hgetall(EXPIRING) == {b"m0": b"%d" % at_ms}
+    platform.append(Item(item_id="m0"))
+    platform.work()
+    assert platform.store.hgetall(EXPIRING) == {}
+
+
+def test_somebody_without_a_published_list_has_one_after_the_first_event(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish
+) -> None:
+    """The model has no row of anybody: a history is all it takes."""
+    publish(platform.store, 1, make_bundle(watermark=platform.log.end_offsets()))
+    platform.consents("new", 1)
+    assert platform.live(1, "new") is None
+    platform.append(_play("new", "m1"))
+    platform.work()
+    assert platform.live(1, "new") == [3, 5, 7]
+
+
+def test_votes_follow_the_histories_through_replays_and_out_again(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish
+) -> None:
+    """Folded, replayed for another version, met by another worker: one vote. Erased: none, and nobody is named."""
+    platform.consents("ann", 1)
+    platform.append(_now("ann", "m0"), _now("ann", "m1", kind="thumbs_down"))
+    platform.work()
+    once = platform.store.zscore(TRENDING, "m0")
+    publish(platform.store, 1, make_bundle())
+    platform.work()
+    platform.restart()
+    platform.work()
+    assert (platform.votes(), platform.store.zscore(TRENDING, "m0")) == (["m0"], once)
+    platform.consents("ann", 1, 2)
+    platform.append(_erasure("ann", 2))
+    platform.work()
+    assert platform.store.exists(POPULAR, TRENDING, WRITTEN) == 0
+
+
+def test_a_batch_whose_writing_was_cut_short_is_counted_once(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store fails after the histories were written, before the offsets: the batch comes again."""
+    publish(platform.store, 1, make_bundle())
+    platform.consents("ann", 1)
+    platform.append(_now("ann", "m0"))
+
+    def broken(*_: object) -> None:
+        raise OnlineStoreError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Histories, "write_live", broken)
+        with pytest.raises(OnlineStoreError):
+            platform.work()
+    once = platform.store.zscore(TRENDING, "m0")
+    assert once
+    platform.work()
+    assert platform.store.zscore(TRENDING, "m0") == once
+
+
 # --- consent ---------------------------------------------------------------------------------------------------------
 
 
@@ -290,7 +407,10 @@ def test_a_mark_wins_in_its_own_batch_though_the_projection_lags(platform: Platf
 
 
 def test_an_erasure_is_signed_once(platform: Platform, make_bundle: MakeBundle, publish: Publish) -> None:
-    """One step a mark, also when the log is replayed for a new version, and after a restart."""
+    """One step a mark, also when the log is replayed for a new version, and after a restart.
+
+    Removed: the history, the live list, a vote.
+    """
     publish(platform.store, 1, make_bundle())
     platform.consents("ann", 1)
     platform.append(_play("ann", "m0"))
@@ -303,7 +423,7 @@ def test_an_erasure_is_signed_once(platform: Platform, make_bundle: MakeBundle, 
     platform.restart()
     platform.work()
     steps = platform.steps()
-    assert [(step.erasure_id, step.stage, step.removed) for step in steps] == [("erasure-2", "nearline", 2)]
+    assert [(step.erasure_id, step.stage, step.removed) for step in steps] == [("erasure-2", "nearline", 3)]
     assert platform.history("ann") == []
     assert platform.live(2, "ann") is None
 
@@ -418,6 +538,511 @@ def test_a_broken_bundle_leaves_the_old_version_at_work(
     assert platform.metric("marquee_bundles_refused_total") == 1
 
 
+# --- publishing in two steps ------------------------------------------------------------------------------------------
+
+
+def announce(platform: Platform, version: int, bundle: Bundle) -> None:
+    """Write a version and set `version:next`, as a publisher does before it waits."""
+    platform.store.set(bundle_key(version), bundle.dump())
+    platform.store.sadd(KEPT, version)
+    platform.store.set(NEXT, version)
+
+
+def test_live_lists_of_the_next_version_stand_before_it_is_served(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish
+) -> None:
+    """Who acted since its watermark has a list of it, both versions go on, and the flip replays nothing."""
+    publish(platform.store, 1, make_bundle())
+    for person in ("ann", "bob", "eve"):
+        platform.consents(person, 1)
+    platform.append(_play("bob", "m1"))
+    platform.work()
+    watermark = platform.log.end_offsets()
+    platform.append(_play("ann", "m0"))
+    platform.work()
+    announce(platform, 2, make_bundle(watermark=watermark))
+    platform.work()
+    assert platform.caught_up(2) == {0, 1}
+    assert (platform.live(2, "ann"), platform.live(2, "bob")) == ([2, 4, 6], None)
+    platform.append(_play("eve", "m1"))
+    platform.work()
+    assert platform.live(1, "eve") == platform.live(2, "eve") == [3, 5, 7]
+    replayed = platform.metric("marquee_nearline_events_total", outcome="replayed")
+    assert replayed == 1
+    platform.store.set(CURRENT, 2)
+    platform.store.delete(NEXT, bundle_key(2))
+    platform.work()
+    assert platform.metric("marquee_version") == 2, "the bundle is in memory already"
+    assert platform.metric("marquee_nearline_events_total", outcome="replayed") == replayed
+    platform.append(_play("bob", "m3", minutes=1))
+    platform.work()
+    assert platform.live(2, "bob") == [0, 5, 7]
+    assert platform.live(1, "bob") == [3, 5, 7], "of the version that is served no more none is written"
+
+
+def test_a_version_has_not_caught_up_before_the_replay_is_at_its_end(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Partition by partition, and never before the lists stand."""
+    monkeypatch.setattr(nearline, "BATCH", 2)
+    publish(platform.store, 1, make_bundle())
+    people = [f"u{number}" for number in range(20)]
+    for person in people:
+        platform.consents(person, 1)
+    platform.append(*(_play(person, "m0") for person in people))
+    platform.work()
+    announce(platform, 2, make_bundle())
+    told = []
+    while len(platform.caught_up(2)) < 2:
+        platform.worker.step(0.01)
+        told.append(len(platform.caught_up(2)))
+    assert told[0] == 0
+    assert all(platform.live(2, person) == [2, 4, 6] for person in people)
+
+
+def test_a_list_is_written_once_however_much_of_a_person_is_replayed_and_what_happens_now_comes_first(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists are written some at a time; the next version has caught up with the last of them."""
+    monkeypatch.setattr(nearline, "REFRESHED_AT_ONCE", 3)
+    publish(platform.store, 1, make_bundle())
+    people = [f"u{number}" for number in range(12)]
+    for person in [*people, "ann"]:
+        platform.consents(person, 1)
+    platform.append(*(_play(person, "m0", minutes=n) for person in people for n in range(5)))
+    platform.work()
+    written = platform.metric("marquee_live_lists_total") or 0
+    announce(platform, 2, make_bundle())
+    platform.append(_play("ann", "m0"))
+    platform.worker.step(0.01)
+    assert platform.caught_up(2) == set()
+    for _ in range(2):
+        platform.worker.step(0.01)
+    assert platform.live(2, "ann") == [2, 4, 6]
+    assert any(platform.live(2, person) is None for person in people)
+    assert platform.caught_up(2) != {0, 1}
+    platform.work()
+    assert all(platform.live(2, person) == [2, 4, 6] for person in people)
+    assert platform.caught_up(2) == {0, 1}
+    assert (platform.metric("marquee_live_lists_total") or 0) - written == len(people) + 2
+
+
+def test_lists_of_partitions_that_are_another_members_by_now_are_awaited_no_more(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new owner writes them; ours could come after a newer one."""
+    monkeypatch.setattr(nearline, "REFRESHED_AT_ONCE", 1)
+    people = [f"u{number}" for number in range(9)]
+    for person in people:
+        platform.consents(person, 1)
+    platform.append(*(_play(person, "m0") for person in people))
+    platform.work()
+    publish(platform.store, 1, make_bundle())
+    platform.worker.step(0.01)
+    assert platform.worker._following.awaited(1)
+    monkeypatch.setattr(platform.worker._consumer, "assigned", lambda: {1})
+    platform.worker.step(0.01)
+    published, awaited = platform.worker._following.awaited(9) or (None, [])
+    assert published
+    assert {platform.log._partition(person.encode()) for person in awaited} == {1}  # type: ignore[attr-defined]
+
+
+def test_a_replay_writes_no_list_of_who_does_not_allow_it_any_more(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Withdrawn before the list is made, and while it is made; the marks are still to be met, or were by another."""
+    publish(platform.store, 1, make_bundle())
+    for person in ("ann", "bob", "eve"):
+        platform.consents(person, 1)
+    platform.append(_play("ann", "m0"), _play("bob", "m0"), _play("eve", "m0"))
+    platform.work()
+    platform.consents("ann", 1, 2)
+    real = Histories.write_live
+
+    def withdrawn_meanwhile(*args: Any) -> None:
+        platform.consents("bob", 1, 3)
+        real(*args)
+
+    monkeypatch.setattr(Histories, "write_live", withdrawn_meanwhile)
+    announce(platform, 2, make_bundle())
+    platform.work()
+    assert (platform.live(2, "ann"), platform.live(2, "bob"), platform.live(2, "eve")) == (None, None, [2, 4, 6])
+
+
+def test_partitions_are_told_though_their_last_records_were_forgotten(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish
+) -> None:
+    """A replay does not come to where the group stood: those records are no more."""
+    publish(platform.store, 1, make_bundle())
+    platform.consents("ann", 1)
+    platform.append(_play("ann", "m0"))
+    platform.work()
+    for partition, end in platform.log.end_offsets().items():
+        platform.log.forget(Position(partition, end - 1))
+    announce(platform, 2, make_bundle())
+    for _ in range(10):
+        platform.worker.step(0.01)
+    assert platform.caught_up(2) == {0, 1}
+
+
+def test_another_publisher_of_the_same_version_is_told_again(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one died; the second one asks anew."""
+    monkeypatch.setattr(nearline, "LOOK_SECONDS", 0.0)
+    publish(platform.store, 1, make_bundle())
+    announce(platform, 2, make_bundle())
+    platform.work()
+    platform.store.delete(caught_up_key(2))
+    platform.work()
+    assert platform.caught_up(2) == {0, 1}
+    platform.store.delete(caught_up_key(2), CURRENT)
+    platform.store.set(NEXT, 1)
+    platform.work()
+    assert platform.caught_up(1) == {0, 1}, "the version in use, published again after the store lost its data"
+
+
+def test_a_next_version_that_gives_way_to_another_is_followed_no_more(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish
+) -> None:
+    """Its publisher died; the one after it takes its place."""
+    publish(platform.store, 1, make_bundle())
+    platform.consents("ann", 1)
+    announce(platform, 2, make_bundle())
+    platform.work()
+    announce(platform, 3, make_bundle())
+    platform.append(_play("ann", "m0"))
+    platform.work()
+    assert (platform.live(1, "ann"), platform.live(2, "ann"), platform.live(3, "ann")) == ([2, 4, 6], None, [2, 4, 6])
+    platform.store.delete(NEXT)
+    platform.append(_play("ann", "m2", minutes=1))
+    platform.work()
+    assert (platform.live(1, "ann"), platform.live(3, "ann")) == ([1, 4, 6], [2, 4, 6])
+
+
+def test_a_next_version_that_cannot_be_read_holds_up_nothing(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish
+) -> None:
+    publish(platform.store, 1, make_bundle())
+    platform.consents("ann", 1)
+    platform.store.set(NEXT, 2)
+    platform.append(_play("ann", "m0"))
+    platform.work()
+    assert platform.live(1, "ann") == [2, 4, 6]
+    assert platform.caught_up(2) == set()
+
+
+def test_who_withdraws_loses_the_live_list_of_the_next_version_too(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish
+) -> None:
+    """Also where nobody keeps that version any more."""
+    publish(platform.store, 1, make_bundle())
+    platform.consents("ann", 1)
+    announce(platform, 2, make_bundle())
+    platform.store.srem(KEPT, 2)
+    platform.append(_play("ann", "m0"))
+    platform.work()
+    assert platform.live(2, "ann")
+    platform.consents("ann", 1, 2)
+    platform.append(_withdrawal("ann", 2))
+    platform.work()
+    assert (platform.live(1, "ann"), platform.live(2, "ann")) == (None, None)
+
+
+def test_a_member_that_joins_meanwhile_catches_up_its_partitions(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish
+) -> None:
+    """The worker that was told to is gone before it had begun: its partitions are another one's now."""
+    publish(platform.store, 1, make_bundle())
+    platform.consents("ann", 1)
+    platform.append(_play("ann", "m0"))
+    platform.work()
+    platform.worker.close()
+    announce(platform, 2, make_bundle())
+    platform.restart()
+    platform.work()
+    assert platform.live(2, "ann") == [2, 4, 6]
+    assert platform.caught_up(2) == {0, 1}
+
+
+def test_two_members_catch_up_together_while_partitions_move_between_them(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish
+) -> None:
+    """One joins with the announcement: what the one leaves undone the other does, and votes are counted once."""
+    publish(platform.store, 1, make_bundle())
+    people = [f"u{number}" for number in range(30)]
+    for person in people:
+        platform.consents(person, 1)
+    platform.append(*(_now(person, "m0") for person in people))
+    platform.work()
+    votes = platform.store.zscore(TRENDING, "m0")
+    first, platform.registry = platform.worker, CollectorRegistry()
+    second = platform.new_worker()
+    announce(platform, 2, make_bundle())
+    platform.append(*(_now(person, "m2") for person in people[:10]))
+    deadline = time.monotonic() + 20
+    while not (first._next and second._next) and time.monotonic() < deadline:
+        first.step(0.01)
+        second.step(0.01)
+    assert first._next.keys() | second._next.keys() == {0, 1}
+    while platform.caught_up(2) != {0, 1} and time.monotonic() < deadline:
+        first.step(0.01)
+        second.step(0.01)
+    assert [platform.live(2, person) for person in people] == [[1, 4, 6]] * 10 + [[2, 4, 6]] * 20
+    assert platform.store.zscore(TRENDING, "m0") == votes
+    second.close()
+
+
+def test_that_somebody_is_there_is_said_with_the_number_of_partitions(platform: Platform) -> None:
+    platform.work()
+    assert platform.store.get(ALIVE) == b"2"
+    assert 0 < platform.store.ttl(ALIVE) <= nearline.ALIVE_SECONDS
+
+
+def test_what_is_replayed_for_a_version_is_no_lag(
+    platform: Platform, make_bundle: MakeBundle, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was folded long ago. What nobody has folded is lag, also while something else is replayed."""
+    monkeypatch.setattr(nearline, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(nearline, "BATCH", 2)
+    publish(platform.store, 1, make_bundle())
+    platform.consents("ann", 1)
+    platform.append(*(_play("ann", f"m{n % 8}", minutes=n) for n in range(20)))
+    platform.work()
+    publish(platform.store, 2, make_bundle())
+    platform.worker.step(0.01)
+
+    def lag() -> float:
+        found = [platform.metric("marquee_log_lag", group="nearline", partition=str(p)) for p in range(2)]
+        return sum(partition or 0 for partition in found)
+
+    assert lag() == 0
+    platform.append(_play("ann", "m0", minutes=30))
+    platform.worker.step(0.01)
+    assert lag() == 1
+    platform.work()
+    assert lag() == 0
+
+
+# --- a store that lost its data ---------------------------------------------------------------------------------------
+
+
+def test_a_lost_store_is_rebuilt_from_the_lake_and_a_log_that_stays(
+    platform: Platform, own_redis: Any, make_bundle: MakeBundle, publish: Publish
+) -> None:
+    """Histories, votes, hidden and expiring items of before and after the landing; the worker runs on all the time."""
+    lost = move_store(platform, own_redis.url)
+    publish(lost, 1, make_bundle())
+    for person in ("ann", "bob", "eve", "gone"):
+        platform.consents(person, 1)
+    until = {"available_until": "2026-12-24T20:15:00Z"}
+    platform.append(_now("ann", "m0"), _now("ann", "m2"), _now("eve", "m1"), Item(item_id="m6", hidden=True))
+    platform.append(Item(item_id="m7", attributes=until), Item(item_id="m5", hidden=True), _now("gone", "m4"))
+    platform.work()
+    platform.land()
+    platform.append(_now("bob", "m3"), Item(item_id="m5", hidden=False), _now("ann", "m2", kind="thumbs_down"))
+    platform.work()
+    before = everything(lost)
+    own_redis.kill()
+    for file in own_redis.folder.glob("appendonlydir/*"):
+        file.unlink()
+    own_redis.start()
+    assert everything(lost) == {}
+    for person in ("ann", "bob", "eve"):
+        platform.consents(person, 1)
+    platform.consents("gone", 1, 2)
+    lost.set(CONSENT_HEAD, 2)
+    platform.work()
+    del before["gone"]
+    before["votes"] = sorted(set(before["votes"]) - {"m4"})
+    assert everything(lost) == before
+    assert before["ann"] == ["m0", "m2"]
+    assert before["votes"] == ["m0", "m1", "m3"]
+    publish(lost, 1, make_bundle())
+    platform.append(_now("ann", "m4"))
+    platform.work()
+    assert platform.live(1, "ann") == [1, 3, 6]
+    lost.close()
+
+
+def move_store(platform: Platform, url: str) -> OnlineStore:
+    """Let the platform's worker use another Redis than the log does."""
+    platform.store = connect(url, timeout=5.0)
+    platform.store.set(CONSENT_HEAD, 1)
+    platform.restart()
+    return platform.store
+
+
+def everything(store: OnlineStore) -> dict[str, Any]:
+    """What a store holds of people and items."""
+    keys = [key.decode() for key in store.scan_iter(history_key("*"))]
+    found: dict[str, Any] = {key.split(":")[1]: sorted(decode_history(store.get(key))) for key in keys}  # type: ignore[arg-type]
+    sets: Any = {
+        "hidden": store.smembers(HIDDEN),
+        "expiring": store.hgetall(EXPIRING),
+        "votes": store.zrange(POPULAR, 0, -1),
+    }
+    return found | {name: sorted(item.decode() for item in each) for name, each in sets.items() if each}
+
+
+@pytest.mark.parametrize("slowly", [False, True])
+def test_a_lost_store_with_the_log_in_it_is_rebuilt_from_the_lake(
+    own_redis: Any, domain: Domain, tmp_path: Path, slowly: bool
+) -> None:
+    """The offsets begin anew below where the group stood: what is appended then is folded, and marks are obeyed."""
+    store = connect(own_redis.url, timeout=5.0)
+    platform = Platform(own_redis.url, store, domain, Lake(str(tmp_path / "lake")))
+    platform.consents("ann", 1)
+    platform.append(*(_play("ann", f"m{n}", minutes=n) for n in range(6)))
+    platform.work()
+    platform.land()
+    store.flushall()
+    store.set(CONSENT_HEAD, 2)
+    store.set(REBUILDING, "another", px=1500 if slowly else 1)
+    platform.consents("ann", 1)
+    platform.append(_play("ann", "m7"), Item(item_id="m0", hidden=True))
+    deadline = time.monotonic() + 20
+    while (platform.history("ann"), store.smembers(HIDDEN)) != (
+        ["m0", "m1", "m2", "m3", "m4", "m5", "m7"],
+        {b"m0"},
+    ) and time.monotonic() < deadline:
+        platform.work()
+    assert platform.history("ann") == ["m0", "m1", "m2", "m3", "m4", "m5", "m7"]
+    assert store.smembers(HIDDEN) == {b"m0"}
+    platform.consents("ann", 1, 2)
+    platform.append(_erasure("ann", 2))
+    platform.work()
+    assert [step.erasure_id for step in platform.steps()] == ["erasure-2"]
+    platform.worker.close()
+    platform.log.close()
+    store.close()
+
+
+def test_the_lake_tells_of_an_item_what_was_said_last_and_nothing_of_who_has_long_been_away(
+    platform: Platform,
+) -> None:
+    """A history that would have ended its lifetime is not brought back."""
+    for person in ("ann", "old"):
+        platform.consents(person, 1)
+    long_ago = _play("old", "m0").model_copy(update={"accepted_at": datetime.now(UTC) - timedelta(seconds=2000)})
+    platform.append(Item(item_id="m1", hidden=True), Item(item_id="m2"), long_ago, _play("ann", "m0"))
+    platform.append(Item(item_id="m1", hidden=False), Item(item_id="m2", hidden=True))
+    platform.land()
+    metrics = NearlineMetrics(CollectorRegistry())
+    projection = ConsentProjection(platform.store, SECRET)
+    parts: Any = {"log": platform.log, "store": platform.store, "histories": platform.histories, "metrics": metrics}
+    folding = Folding(projection=projection, domain=platform.domain, list_length=3, **parts)
+    assert list(LakeHistories(platform.lake, folding, platform.domain, history_ttl=1000)()) == [1]
+    assert (platform.history("ann"), platform.history("old")) == (["m0"], [])
+    assert platform.store.smembers(HIDDEN) == {b"m2"}
+
+
+def test_who_withdraws_while_histories_are_restored_has_none(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first answer is a yes, and the mark is met before the history is written: the second answer counts."""
+    platform.consents("ann", 1)
+    platform.append(_play("ann", "m0"))
+    platform.work()
+    platform.land()
+    platform.store.delete(COMPLETE, history_key("ann"), POPULAR, TRENDING, WRITTEN)
+    real = Histories.add
+
+    def withdrawn_meanwhile(*args: Any) -> Any:
+        platform.consents("ann", 1, 2)
+        return real(*args)
+
+    monkeypatch.setattr(Histories, "add", withdrawn_meanwhile)
+    platform.work()
+    assert platform.history("ann") == []
+    assert not platform.store.exists(POPULAR, WRITTEN)
+
+
+def test_folding_goes_on_while_another_member_rebuilds_and_its_partitions_are_read_again_after_that(
+    platform: Platform,
+) -> None:
+    """Every member takes its own partitions back, to where the one that rebuilds says."""
+    platform.consents("ann", 1)
+    platform.append(_play("ann", "m0"))
+    platform.work()
+    platform.store.delete(COMPLETE, history_key("ann"))
+    platform.store.set(REBUILDING, "another")
+    platform.append(_play("ann", "m1"))
+    platform.work()
+    assert platform.history("ann") == ["m1"]
+    platform.store.hset(COMPLETE, "lake", "{}")
+    platform.work()
+    assert platform.history("ann") == ["m0", "m1"]
+    assert set(platform.store.hkeys(COMPLETE)) == {b"lake", b"0", b"1"}  # type: ignore[arg-type]
+
+
+def test_a_member_that_dies_after_the_rebuilding_leaves_its_partitions_where_they_have_to_be_read_again(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group's own offsets were taken back: whoever owns the partitions next begins there."""
+    platform.consents("ann", 1)
+    platform.append(_play("ann", "m0"))
+    platform.work()
+    platform.store.delete(COMPLETE, history_key("ann"))
+
+    def dies(*_: object) -> None:
+        raise OnlineStoreError("dies")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folding, "apply", dies)
+        for _ in range(3):
+            with pytest.raises(OnlineStoreError):
+                platform.work()
+    platform.restart()
+    platform.work()
+    assert platform.history("ann") == ["m0"]
+
+
+def test_a_lake_that_does_not_answer_is_waited_for(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is complete before; folding goes on."""
+    monkeypatch.setattr(rebuilding, "RETRY_SECONDS", 0.0)
+    platform.consents("ann", 1)
+    with monkeypatch.context() as patch:
+
+        def silent(*_: object) -> None:
+            raise LakeUnavailable("by the test")
+
+        patch.setattr(Lake, "landed", silent)
+        platform.append(_play("ann", "m0"))
+        platform.work()
+        assert platform.history("ann") == ["m0"]
+        assert not platform.store.exists(COMPLETE)
+    platform.work()
+    assert set(platform.store.hkeys(COMPLETE)) == {b"lake", b"0", b"1"}  # type: ignore[arg-type]
+
+
+def test_without_a_lake_what_the_log_holds_is_read_again(platform: Platform) -> None:
+    """It says that it cannot do more, and goes on."""
+    platform.consents("ann", 1)
+    platform.append(_play("ann", "m0"))
+    platform.work()
+    platform.store.delete(COMPLETE, history_key("ann"))
+    platform.worker._rebuilding = Rebuilding(platform.store, rebuilding.from_the_log_alone)
+    platform.work()
+    assert platform.history("ann") == ["m0"]
+
+
+def test_a_rebuilding_that_another_member_has_taken_over_is_given_up(platform: Platform) -> None:
+    """This one stood still for a minute: what it had restored may have been lost once more."""
+    worker = Rebuilding(platform.store, one_and_no_more)
+    assert worker.step({}) == ({}, 1)
+    platform.store.set(REBUILDING, "another")
+    assert worker.step({}) == ({}, 0)
+    assert platform.store.get(REBUILDING) == b"another"
+    assert not platform.store.exists(COMPLETE)
+
+
+def one_and_no_more() -> Any:
+    """A source that must not be asked twice."""
+    yield 1
+    raise AssertionError("it went on")
+
+
 # --- outages ---------------------------------------------------------------------------------------------------------
 
 
@@ -454,10 +1079,10 @@ def test_a_batch_that_was_written_halfway_is_written_again(
     assert (platform.history("ann"), platform.live(1, "ann")) == (["m0"], [2, 4, 6])
 
 
-def test_a_redis_that_is_killed_is_waited_for(own_redis: Any, domain: Domain) -> None:
+def test_a_redis_that_is_killed_is_waited_for(own_redis: Any, domain: Domain, tmp_path: Path) -> None:
     """The worker neither dies nor skips: what was appended before and after is folded."""
     store = connect(own_redis.url, timeout=0.5)
-    platform = Platform(own_redis.url, store, domain)
+    platform = Platform(own_redis.url, store, domain, Lake(str(tmp_path / "lake")))
     platform.consents("ann", 1)
     stop = threading.Event()
     thread = threading.Thread(target=platform.worker.run, args=[stop])

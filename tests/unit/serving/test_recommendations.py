@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
+from bench.faults import Fault, Proxy
 from infra.online_store import OnlineStore, connect
 from serving.fallback import Tier
 from serving.stored_lists import TIMEOUT_SECONDS
@@ -85,9 +86,11 @@ def test_an_encoded_user_id_is_decoded(published: Any, store: OnlineStore) -> No
     assert _item_ids(published.get(_url("a%2F%C3%BC%20b"))) == ["m5"]
 
 
-@pytest.mark.parametrize(("query", "length"), [("", 8), ("?k=1", 1), ("?k=3&x=1", 3), ("?k=100", 8), ("?x=", 8)])
+@pytest.mark.parametrize(
+    ("query", "length"), [("", 8), ("?k=1", 1), ("?k=3&exclude=m9", 3), ("?k=100", 8), ("?exclude=", 8)]
+)
 def test_k_is_the_length(published: Any, query: str, length: int) -> None:
-    """k is 20 where it is left out, and at most all there are; other parameters are none of ours."""
+    """k is 20 where it is left out, and at most all there are."""
     assert len(_item_ids(published.get(_url("stranger", query)))) == length
 
 
@@ -211,6 +214,72 @@ def test_the_pointer_gone_changes_nothing(published: Any, store: OnlineStore) ->
     store.delete(CURRENT)
     published.watch.poll()
     assert _item_ids(published.get(_url("ann"))) == ["m6", "m7"]
+
+
+def test_who_gave_up_before_the_read_is_left_out_of_it(published: Any, store: OnlineStore) -> None:
+    """A cancelled request costs neither store nor answer."""
+
+    async def one_of_two() -> Any:
+        gone, stays = published.lists.ask(1, b"ann"), published.lists.ask(1, b"bob")
+        gone.cancel()
+        return await stays
+
+    store.config_resetstat()
+    assert published._runner.run(one_of_two()).personal == encode_list(np.array([4, 2, 3]))
+    assert store.info("stats")["keyspace_hits"] + store.info("stats")["keyspace_misses"] == 2
+
+
+def test_who_comes_when_too_many_wait_is_turned_away(published: Any, store: OnlineStore) -> None:
+    """503 with Retry-After and a code; those who waited already are answered, and it is counted."""
+    published.app.recommendations._most_waiting = 3
+    published.get(_url("bob"))
+    store.client_pause(100)
+    answers = published.all([_url("bob")] * 20)
+    turned_away = [answer for answer in answers if answer.status_code != 200]
+    assert len(turned_away) == 17
+    for answer in turned_away:
+        _problem(answer, 503, "overloaded")
+        assert answer.headers["retry-after"] == "1"
+    assert published.metrics.refused[503] == 17
+    assert published.get(_url("bob")).status_code == 200
+
+
+def test_filters_are_honoured(serving: Any, store: OnlineStore, cinema: Bundle, publish: Publish) -> None:
+    """By category, by an attribute of the domain's, without some items; a mistyped filter is refused."""
+    publish(store, 1, cinema)
+    store.set(list_key(1, "ann"), encode_list(np.array([21, 22, 5, 24])))
+    serving.watch.poll()
+    assert _item_ids(serving.get(_url("ann", "?category=Comedy&k=2"))) == ["f21", "f22"]
+    assert _item_ids(serving.get(_url("ann", "?max_age_rating=12&k=2"))) == ["f22", "f24"]
+    assert _item_ids(serving.get(_url("ann", "?exclude=f21,f05"))) == ["f22", "f24"]
+    answer = serving.get(_url("stranger", "?category=Noir&k=1"))
+    assert (_item_ids(answer), answer.json()["tier"]) == (["f52"], "popular")
+    _problem(serving.get(_url("ann", "?max_age_ratin=12")), 422, "invalid_request")
+
+
+@pytest.mark.parametrize("fault", [Fault.SLOW, Fault.HANG, Fault.CUT])
+def test_a_store_that_is_late_does_not_flap(
+    own_redis: Any, serve: Callable[[str, float], Any], make_bundle: MakeBundle, publish: Publish, fault: Fault
+) -> None:
+    """One read fails; the probe asks for as much as the reads do, so nobody waits again until the store is well."""
+    store = connect(own_redis.url)
+    publish(store, 1, make_bundle())
+    store.set(list_key(1, "bob"), encode_list(np.array([4])))
+    with Proxy(own_redis.url) as proxy:
+        serving = serve(f"redis://127.0.0.1:{proxy.port}", TIMEOUT_SECONDS)
+        serving.watch.poll()
+        assert serving.get(_url("bob")).json()["tier"] == "personal"
+        with proxy.fault(fault, delay=0.1, longest=30):
+            for _ in range(10):
+                assert serving.get(_url("bob")).json()["tier"] == "popular"
+                serving.wait(0.2)
+            assert sum(serving.metrics.store_errors.values()) == 1
+        deadline = time.monotonic() + 10
+        while serving.get(_url("bob")).json()["tier"] != "personal" and time.monotonic() < deadline:
+            serving.wait(0.05)
+        assert serving.get(_url("bob")).json()["tier"] == "personal"
+        assert sum(serving.metrics.store_errors.values()) == 1
+    store.close()
 
 
 def _problem(answer: httpx.Response, status: int, code: str) -> None:

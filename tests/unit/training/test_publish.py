@@ -1,30 +1,40 @@
 """A version is published whole or not at all, and never for somebody who does not allow it."""
 
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
 import pytest
 
-from infra.online_store import OnlineStore, OnlineStoreError
+from infra.online_store import OnlineStore, OnlineStoreError, connect
 from ingest.events import CONSENT_HEAD, ConsentProjection, ConsentUnavailable
-from training import publish
+from training import flip, publish
 from training.algorithms.item_item import ItemItem
 from training.algorithms.popularity import Popularity
 from training.bundle import (
+    ALIVE,
     CURRENT,
     KEPT,
+    NEXT,
     Bundle,
     Interaction,
     ItemTable,
     Manifest,
     Snapshot,
     bundle_key,
+    caught_up_key,
     decode_list,
     list_key,
     live_key,
     load,
+    manifest_key,
 )
 from training.interactions import Interactions, histories, read_catalogue, read_events
 from training.publish import BATCH, Publisher, PublishError, current, forget_lists, kept, over_items_of
@@ -34,6 +44,7 @@ Grant = Callable[..., None]
 TTL = 1000
 SECRET = "a secret of the tests"
 LENGTH = 5
+ROOT = Path(__file__).parents[3]
 
 
 def bundle_of(interactions: Interactions, algorithm: Any = None) -> Bundle:
@@ -296,6 +307,7 @@ def killed_at_every_command(
 
 
 @pytest.mark.parametrize("batch", [BATCH, 25])
+@pytest.mark.parametrize("nearline", [False, True])
 def test_killed_at_any_command_the_store_serves_one_whole_version(
     publisher: Publisher,
     store: OnlineStore,
@@ -303,10 +315,13 @@ def test_killed_at_any_command_the_store_serves_one_whole_version(
     bundle: Bundle,
     interactions: Interactions,
     batch: int,
+    nearline: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With one batch, and with three of which one is computed while the others are asked about and written."""
     monkeypatch.setattr(publish, "BATCH", batch)
+    if nearline:
+        store.set(ALIVE, 0)
     publisher.publish(1, bundle, interactions)
     publisher.publish(2, bundle, interactions)
     before = lists(store, 2)
@@ -322,6 +337,181 @@ def test_killed_at_any_command_the_store_serves_one_whole_version(
         store.set(CURRENT, 2)
     assert kills > 8
     assert kept(store) == {2, 3}
+    assert not store.exists(NEXT, caught_up_key(3))
+
+
+PUBLISHER = """
+import os, signal, sys
+from training.algorithms.popularity import Popularity
+sys.path.insert(0, sys.argv[3])
+from infra.online_store import connect
+from ingest.events import ConsentProjection
+from test_publish import SECRET, LENGTH, TTL, Killed, bundle_of
+from training import flip, publish
+from training.interactions import histories, read_catalogue, read_events
+import polars as pl
+
+class ReallyKilled(Killed):
+    def step(self):
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.left -= 1
+
+publish.BATCH = 25
+events = read_events(pl.scan_parquet(sys.argv[4]), {"play": 1.0})
+interactions = histories(events.rows, read_catalogue(None, events), 100)
+store = ReallyKilled(connect(sys.argv[1]), int(sys.argv[2]))
+publisher = publish.Publisher(store, ConsentProjection(store, SECRET), LENGTH, TTL)
+publisher.publish(3, bundle_of(interactions), interactions)
+"""
+
+
+@pytest.mark.parametrize("at", [1, 9, 12, 14])
+def test_a_publisher_that_is_killed_for_good_leaves_the_old_version_whole(
+    publisher: Publisher,
+    store: OnlineStore,
+    redis_url: str,
+    bundle: Bundle,
+    interactions: Interactions,
+    viewers: Rows,
+    tmp_path: Path,
+    at: int,
+) -> None:
+    """kill -9 before the lists, amid them, before the bundle and before the flip. The next publish clears up."""
+    publisher.publish(2, bundle, interactions)
+    before = lists(store, 2)
+    viewers().write_parquet(tmp_path / "events.parquet")
+    store.set(ALIVE, 0)
+    words = [redis_url, str(at), str(Path(__file__).parent), str(tmp_path / "events.parquet")]
+    killed = subprocess.run([sys.executable, "-c", PUBLISHER, *words], check=False, cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    assert current(store) == 2
+    assert store.exists(bundle_key(2), manifest_key(2)) == 2
+    assert lists(store, 2) == before
+    publisher.publish(4, bundle, interactions)
+    assert versions_with_keys(store) == kept(store) == {2, 4}
+    assert not store.exists(NEXT)
+
+
+# --- in two steps ----------------------------------------------------------------------------------------------------
+
+
+class Nearline(threading.Thread):
+    """Says, partition by partition, that it has caught up with whatever is announced; at last with all of them."""
+
+    def __init__(self, store: OnlineStore, partitions: int) -> None:
+        super().__init__()
+        self.store = store
+        self.partitions = partitions
+        self.served_meanwhile: list[int | None] = []
+        self.announced: list[bytes | None] = []
+        store.set(ALIVE, partitions)
+
+    def run(self) -> None:
+        """Wait for the announcement; the version must not be served before the last partition was told."""
+        for _ in range(400):
+            if announced := cast("bytes | None", self.store.get(NEXT)):
+                break
+            time.sleep(0.01)
+        for partition in range(self.partitions):
+            time.sleep(0.15)
+            self.served_meanwhile.append(current(self.store))
+            self.announced.append(cast("bytes | None", self.store.get(NEXT)))
+            self.store.hset(caught_up_key(int(announced or 0)), str(partition), "1")
+
+
+def test_a_version_is_served_when_nearline_has_caught_up_and_not_before(
+    publisher: Publisher, store: OnlineStore, bundle: Bundle, interactions: Interactions
+) -> None:
+    """What an earlier attempt was told counts no more."""
+    publisher.publish(1, bundle, interactions)
+    store.hset(caught_up_key(2), mapping={"0": "1", "1": "1", "2": "1"})
+    nearline = Nearline(store, 3)
+    nearline.start()
+    publisher.publish(2, bundle, interactions)
+    nearline.join()
+    assert nearline.served_meanwhile == [1, 1, 1]
+    assert nearline.announced == [b"2"] * 3
+    assert current(store) == 2
+    assert not store.exists(NEXT, caught_up_key(2))
+
+
+@pytest.mark.parametrize("nearline", [False, True])
+def test_who_reads_while_versions_are_published_never_misses_a_list_nor_reads_another_versions(
+    publisher: Publisher, store: OnlineStore, redis_url: str, bundle: Bundle, interactions: Interactions, nearline: bool
+) -> None:
+    """A reader that looks up the version, then that version's list and item table, as serving does."""
+    popular = bundle_of(interactions, Popularity())
+    publisher.publish(1, bundle, interactions)
+    expected = {1: lists(store, 1)}
+    publisher.publish(2, popular, interactions)
+    expected[0] = lists(store, 2)
+    assert expected[0] != expected[1]
+    if nearline:
+        store.set(ALIVE, 0)
+    stop, read = threading.Event(), list[tuple[int, bool, list[int]]]()
+
+    def read_on() -> None:
+        reader = connect(redis_url)
+        while not stop.is_set():
+            version = cast(int, current(reader))
+            value, whole = reader.get(list_key(version, "u007")), reader.exists(bundle_key(version))
+            read.append((version, bool(whole), decode_list(cast(bytes, value or b"")).tolist()))
+        reader.close()
+
+    thread = threading.Thread(target=read_on)
+    thread.start()
+    for version in range(3, 11):
+        publisher.publish(version, bundle if version % 2 else popular, interactions)
+    stop.set()
+    thread.join()
+    assert {version for version, *_ in read} >= {2, 10}
+    assert all(whole and found == expected[version % 2]["u007"] for version, whole, found in read)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_nobody_waits_for_ever_for_nearline(
+    publisher: Publisher,
+    store: OnlineStore,
+    bundle: Bundle,
+    interactions: Interactions,
+    gone: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It does not catch up in time, or dies on the way: the version is served, and the log says why it may lag."""
+    monkeypatch.setattr(flip, "CATCH_UP_SECONDS", 60.0 if gone else 0.3)
+    publisher.publish(1, bundle, interactions)
+    store.set(ALIVE, 2, px=300 if gone else 60_000)
+    publisher.publish(2, bundle, interactions)
+    assert current(store) == 2
+    assert not store.exists(NEXT)
+    assert ("nearline is gone" if gone else "partitions=[0, 1]") in capsys.readouterr().out
+
+
+def test_what_is_served_already_and_what_is_served_again_waits_for_nobody(
+    publisher: Publisher, store: OnlineStore, bundle: Bundle, interactions: Interactions
+) -> None:
+    """Neither a champion whose lists are renewed nor a version that is whole; a stale announcement goes."""
+    publisher.publish(1, bundle, interactions)
+    publisher.publish(2, bundle, interactions)
+    store.set(ALIVE, 2)
+    store.set(NEXT, 3)
+    publisher.publish(2, bundle, interactions)
+    assert publisher.serve_again(1)
+    assert current(store) == 1
+    assert not store.exists(NEXT)
+
+
+def test_the_manifest_stays_when_the_version_has_gone(
+    publisher: Publisher, store: OnlineStore, bundle: Bundle, interactions: Interactions
+) -> None:
+    """Somebody may ask later why they saw what they saw."""
+    for version in (1, 2, 3):
+        publisher.publish(version, bundle, interactions)
+    assert not store.exists(bundle_key(1))
+    assert Manifest.model_validate_json(cast(bytes, store.get(manifest_key(1)))) == bundle.manifest
+    assert store.ttl(manifest_key(1)) == -1
 
 
 def test_lists_that_vanish_on_the_way_are_noticed(

@@ -19,6 +19,7 @@ from ingest.events import AcceptedEvent, ConsentMark, ErasureMark, ErasureStep, 
 from training.bundle import ATTEMPTS, KEPT, LOCK, list_key, live_key
 from training.job import Outcome
 from training.metrics import TrainingMetrics
+from training.restoration import Restoration
 from training.schedule import AFTER_MARK_SECONDS, GROUP, Due, Schedule
 
 NEVER = Due(1e9, 10**9, 1e9)
@@ -66,10 +67,15 @@ def schedule(log: EventLog, store: OnlineStore, metrics: CollectorRegistry) -> M
             return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
         shown = TrainingMetrics(parts.pop("shown", metrics))
+        parts.setdefault("restoration", Restoration(store, lambda: None, never))
         words: dict[str, Any] = {"log": log, "store": store, "due": due, "start": start, "metrics": shown}
         return Schedule(**(words | parts))
 
     return make
+
+
+def never(version: int) -> "subprocess.Popen[str]":
+    raise AssertionError(f"version {version} was served again")
 
 
 def append(log: EventLog, *records: LogRecord) -> None:
@@ -325,6 +331,7 @@ from prometheus_client import CollectorRegistry
 from infra.event_log import open_event_log
 from infra.online_store import connect
 from training.metrics import TrainingMetrics
+from training.restoration import Restoration
 from training.schedule import Due, Schedule
 redis, topic, training = sys.argv[1:]
 def start():
@@ -333,7 +340,7 @@ def start():
     return child
 Schedule(
     log=open_event_log(redis, topic, 2), store=connect(redis), due=Due(1e9, 1, 1e9), start=start,
-    metrics=TrainingMetrics(CollectorRegistry())
+    restoration=Restoration(connect(redis), lambda: None, None), metrics=TrainingMetrics(CollectorRegistry())
 ).run(threading.Event())
 """
 PUBLISHED = ("marquee_training_runs_total", {"result": "published"})
@@ -415,3 +422,30 @@ def test_after_each_failure_it_waits_twice_as_long_but_never_longer_than_usual(
     waited: float, failures: int, again: bool
 ) -> None:
     assert Due(3600, 100, 7200).again(waited, failures) is again
+
+
+def test_the_champion_is_served_again_where_the_store_has_lost_it(
+    schedule: Make, log: EventLog, store: OnlineStore
+) -> None:
+    """In a process of its own, while nothing is due; what stops the schedule stops that process too."""
+    children: list[subprocess.Popen[str]] = []
+
+    def start(version: int) -> "subprocess.Popen[str]":
+        code = f"import sys, time; print({version}, flush=True); time.sleep(600)"
+        children.append(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True))
+        return children[-1]
+
+    worker = schedule(restoration=Restoration(store, lambda: 7, start))
+    stop = threading.Event()
+    thread = threading.Thread(target=worker.run, args=(stop,))
+    thread.start()
+    for _ in range(200):
+        if children:
+            break
+        stop.wait(0.05)
+    assert children[0].stdout
+    assert children[0].stdout.readline() == "7\n"
+    stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert children[0].poll() is not None
