@@ -43,19 +43,22 @@ def ask(
 
 
 def _ask(every: "list[_Connection]", requests: Sequence[bytes], rate: float, wanted: int) -> list[float]:
-    free = deque(every)
+    free, busy = deque(every), set[_Connection]()
     latencies: list[float] = []
     asked, began = 0, time.perf_counter()
     while len(latencies) < wanted:
         due = began + asked / rate
         while asked < wanted and free and due <= time.perf_counter():
-            free.popleft().send(requests[asked % len(requests)], due)
+            connection = free.pop()
+            connection.send(requests[asked % len(requests)], due)
+            busy.add(connection)
             asked += 1
             due = began + asked / rate
         patience = max(0.0, due - time.perf_counter()) if free and asked < wanted else 1.0
-        for connection in select.select(every, (), (), patience)[0]:
+        for connection in select.select(busy, (), (), patience)[0]:
             if connection.received():
                 latencies.append(time.perf_counter() - connection.due)
+                busy.remove(connection)
                 free.append(connection)
     return latencies
 

@@ -1,6 +1,7 @@
 """Keeps the catalogue in step with the online store: version, hidden and expired items, votes."""
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -111,6 +112,8 @@ class CatalogueWatch:
             catalogue = Catalogue.of(published.version, published.bundle, self.rules)
             with self._swapping:
                 self.current = catalogue.showing(self._hidden_now(), self._votes)
+            # The garbage collector would go through all of its items now and then, and everybody would wait for it.
+            gc.freeze()
 
     def _hidden_now(self) -> frozenset[str]:
         at_ms = time.time() * 1000
