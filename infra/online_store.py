@@ -4,9 +4,11 @@ Time-outs are short and nothing is retried in here: whoever calls decides whethe
 (serving).
 """
 
+import asyncio
 from collections.abc import Sequence
-from typing import cast
+from typing import Any
 
+import hiredis
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
@@ -41,7 +43,9 @@ def packed_key(key: bytes) -> bytes:
 
 
 class KeyReader:
-    """Reads many keys at a time over one connection, past the client's packing of commands: most of the time.
+    """Reads many keys at a time over one connection, past the client's packing, streams and parsing: most of its time.
+
+    The client still connects, greets and authenticates; then the connection is taken over.
 
     Args:
         store: whose settings the connection has. It has no time-out: the caller watches the clock.
@@ -49,6 +53,7 @@ class KeyReader:
 
     def __init__(self, store: AsyncOnlineStore) -> None:
         self._connection = store.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        self._replies: _Replies | None = None
 
     async def read(self, packed_keys: Sequence[bytes], length: int) -> list[bytes | None]:
         """The values of `length` keys; None where there is none. Whoever stops waiting ends the connection with it.
@@ -60,9 +65,69 @@ class KeyReader:
         Raises:
             OnlineStoreError: the store does not answer as it should.
         """
-        await self._connection.send_packed_command(b"*%d\r\n$4\r\nMGET\r\n%b" % (length + 1, b"".join(packed_keys)))
-        return cast("list[bytes | None]", await self._connection.read_response())
+        replies = self._replies
+        if replies is None or replies.lost:
+            replies = self._replies = await self._connect()
+        try:
+            return await replies.to(b"*%d\r\n$4\r\nMGET\r\n%b" % (length + 1, b"".join(packed_keys)))
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Close the connection; the next read opens another."""
+        self._replies = None
         await self._connection.disconnect(nowait=True)
+
+    async def _connect(self) -> "_Replies":
+        await self._connection.disconnect(nowait=True)
+        await self._connection.connect()
+        transport = self._connection._writer.transport
+        replies = _Replies(transport)
+        transport.set_protocol(replies)
+        return replies
+
+
+class _Replies(asyncio.Protocol):
+    """A connection that is asked one thing at a time.
+
+    Attributes:
+        lost: the connection is gone.
+    """
+
+    def __init__(self, transport: asyncio.WriteTransport) -> None:
+        self.lost = False
+        self._transport = transport
+        self._parser = hiredis.Reader()
+        self._reply: asyncio.Future[list[bytes | None]] | None = None
+
+    def to(self, command: bytes) -> "asyncio.Future[list[bytes | None]]":
+        """The reply to a packed command."""
+        self._reply = asyncio.get_running_loop().create_future()
+        self._transport.write(command)
+        return self._reply
+
+    def data_received(self, data: bytes) -> None:
+        """Take in a part of a reply. What the server tells unasked is passed over."""
+        try:
+            self._parser.feed(data)
+            while (reply := self._parser.gets()) is not False:
+                if not isinstance(reply, hiredis.PushNotification):
+                    self._end(reply)
+        except hiredis.ProtocolError as error:
+            self._end(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Whoever waits is told."""
+        self.lost = True
+        self._end(redis.ConnectionError("the online store ended the connection"))
+
+    def _end(self, reply: Any) -> None:
+        if self._reply is None or self._reply.done():
+            return
+        if isinstance(reply, redis.RedisError):
+            self._reply.set_exception(reply)
+        elif isinstance(reply, Exception):
+            self._reply.set_exception(redis.ResponseError(str(reply)))
+        else:
+            self._reply.set_result(reply)
