@@ -114,3 +114,14 @@ def test_what_the_store_tells_unasked_is_passed_over(own_redis: RedisServer) -> 
         assert await values(reader, b"a") == [b"2"]
 
     reading(own_redis.url, work)
+
+
+def test_a_connection_that_was_lost_meanwhile_is_made_anew(own_redis: RedisServer) -> None:
+    async def work(reader: KeyReader) -> None:
+        await values(reader, b"a")
+        own_redis.kill()
+        own_redis.start()
+        await asyncio.sleep(0.05)
+        assert await asyncio.wait_for(values(reader, b"a"), 5) == [None]
+
+    reading(own_redis.url, work)
