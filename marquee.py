@@ -15,6 +15,8 @@ app = typer.Typer(
 )
 load_app = typer.Typer(no_args_is_help=True, help="Send a data set through the ingest API, as its viewers would.")
 app.add_typer(load_app, name="load")
+letters_app = typer.Typer(no_args_is_help=True, help="Records of the log that could not be landed: read, fix, replay.")
+app.add_typer(letters_app, name="dead-letters")
 
 
 @app.command()
@@ -57,6 +59,16 @@ def movielens(
     from workshop.main import load_movielens
 
     raise typer.Exit(load_movielens(folder, opt_in, max_users))
+
+
+@load_app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="What GET /v1/users/USER/data answered, one JSON object a line.")],
+) -> None:
+    """Send a person's export to a running platform: the consent given last, then every event with its id."""
+    from workshop.main import load_export
+
+    raise typer.Exit(load_export(file))
 
 
 @app.command()
@@ -282,6 +294,61 @@ def erase(user: Annotated[str, typer.Argument(help="The person's user_id, as the
     from ingest.main import erase
 
     raise typer.Exit(erase(user))
+
+
+@app.command()
+def account() -> None:
+    """Show what became of every record of the event log: landed, dropped on a withdrawal, a dead letter.
+
+    Exits with 0 if every one is accounted for.
+    """
+    from ingest.main import account
+
+    raise typer.Exit(account())
+
+
+@letters_app.command("list")
+def list_letters() -> None:
+    """Print the dead letters, newest first: id, time, reason."""
+    from ingest.main import list_dead_letters
+
+    raise typer.Exit(list_dead_letters())
+
+
+@letters_app.command("show")
+def show_letter(letter: Annotated[str, typer.Argument(metavar="ID", help="As the list shows it.")]) -> None:
+    """Print one dead letter as JSON. Put `record` right in a file, and replay that."""
+    from ingest.main import show_dead_letter
+
+    raise typer.Exit(show_dead_letter(letter))
+
+
+@letters_app.command("replay")
+def replay_letters(files: Annotated[list[Path], typer.Argument(help="As `show` printed them, edited.")]) -> None:
+    """Send dead letters in again, through all checks and the consent gate. What is accepted leaves the dead letters.
+
+    Exits with 0 if all of them were accepted, else with 1: the verdict says why.
+    """
+    from ingest.main import replay_dead_letters
+
+    raise typer.Exit(replay_dead_letters(files))
+
+
+@app.command()
+def verify_ledger(
+    kept: Annotated[
+        str | None, typer.Option(metavar="NUMBER:HASH", help="The end that an earlier run printed, kept elsewhere.")
+    ] = None,
+) -> None:
+    """Check that every receipt of the consent ledger is as it was recorded, and in its place.
+
+    Prints how many there are. Exits with 0 if all of them are, with 1 and the first receipt that is not.
+    A receipt that was altered, taken out, put in or moved is found; one cut off at the end too, as long as Redis or
+    the line printed by an earlier run remembers it.
+    """
+    from ingest.main import verify_ledger
+
+    raise typer.Exit(verify_ledger(kept))
 
 
 main = app

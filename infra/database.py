@@ -1,6 +1,6 @@
 """The consent ledger's store: receipts that are only ever appended, and the state of erasures. SQLite or PostgreSQL.
 
-It knows people by their pseudonym only. What a receipt's hash is made of is the domain's business (`ingest.consent`);
+It knows people by their pseudonym only. What a receipt's hash is made of is the domain's business (`ingest.chain`);
 that receipts are numbered 1, 2, 3 … without a gap and each is sealed upon the one before is kept here, by one lock.
 """
 
@@ -62,10 +62,16 @@ Seal = Callable[[Receipt], str]
 
 
 class Head(NamedTuple):
-    """The end of the chain: number and hash of the last receipt; 0 and "" of an empty ledger."""
+    """The end of the chain: number and hash of the last receipt, and the seal of that; 0 and "" of an empty ledger."""
 
     number: int
     hash: str
+    seal: str = ""
+
+
+def head_seal(last: Receipt, seal: Seal) -> str:
+    """What says that the chain ends here: the last receipt, sealed upon itself. No receipt ever gets this hash."""
+    return seal(last._replace(previous=last.hash, hash=""))
 
 
 class Step(NamedTuple):
@@ -111,6 +117,9 @@ class Ledger:
             if self._engine.dialect.name == "postgresql":
                 connection.execute(sql.select(sql.func.pg_advisory_xact_lock(CREATE_LOCK)))
             TABLES.create_all(connection)
+            if "seal" not in {column["name"] for column in sql.inspect(connection).get_columns(HEAD.name)}:
+                # A ledger made before heads were sealed.
+                connection.execute(sql.text(f"ALTER TABLE {HEAD.name} ADD COLUMN seal VARCHAR(64) DEFAULT '' NOT NULL"))
             if connection.execute(sql.select(HEAD)).first() is None:
                 connection.execute(sql.insert(HEAD).values(id=1, number=0, hash=""))
 
@@ -129,20 +138,21 @@ class Ledger:
                 receipts.append(draft._replace(hash=seal(draft)))
             if receipts:
                 connection.execute(sql.insert(RECEIPTS), [receipt._asdict() for receipt in receipts])
-                connection.execute(sql.update(HEAD).values(number=receipts[-1].number, hash=receipts[-1].hash))
+                end = Head(receipts[-1].number, receipts[-1].hash, head_seal(receipts[-1], seal))
+                connection.execute(sql.update(HEAD).values(end._asdict()))
         return receipts
 
-    def receipts_after(self, number: int) -> Iterator[Receipt]:
-        """The receipts above `number`, in order, read page by page.
+    def receipts_after(self, number: int, page: int = PAGE) -> Iterator[Receipt]:
+        """The receipts above `number`, in order, read so many at a time.
 
         Raises:
             LedgerUnavailable: the ledger does not answer.
-            ValueError: a stored receipt cannot be read: it was altered.
+            ValueError, TypeError: a stored receipt cannot be read: it was altered.
         """
         last = number
-        while page := self._receipts(RECEIPTS.c.number > last, PAGE):
-            yield from page
-            last = page[-1].number
+        while receipts := self._receipts(RECEIPTS.c.number > last, page):
+            yield from receipts
+            last = receipts[-1].number
 
     def receipts_of(self, subject: str) -> list[Receipt]:
         """Every receipt of a person, in order.
@@ -159,7 +169,7 @@ class Ledger:
             LedgerUnavailable: the ledger does not answer.
         """
         with self._reading() as connection:
-            return Head(*connection.execute(sql.select(HEAD.c.number, HEAD.c.hash)).one())
+            return Head(*connection.execute(sql.select(HEAD.c.number, HEAD.c.hash, HEAD.c.seal)).one())
 
     # --- erasures ----------------------------------------------------------------------------------------------------
 

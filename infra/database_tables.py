@@ -1,5 +1,6 @@
 """The ledger's tables, and engines for SQLite and PostgreSQL that hold to the same rules."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,8 +21,15 @@ class Moment(sql.types.TypeDecorator[datetime]):
         return None if value is None else value.astimezone(UTC).isoformat()
 
     def process_result_value(self, value: str | None, dialect: sql.Dialect) -> datetime | None:
-        """As it was."""
-        return None if value is None else datetime.fromisoformat(value)
+        """As it was.
+
+        Raises:
+            ValueError: it is not in the form that it was stored in.
+        """
+        moment = None if value is None else datetime.fromisoformat(value)
+        if moment is not None and moment.isoformat() != value:
+            raise ValueError("a time was altered")
+        return moment
 
 
 TABLES = sql.MetaData()
@@ -31,6 +39,7 @@ HEAD = sql.Table(
     sql.Column("id", sql.SmallInteger, sql.CheckConstraint("id = 1"), primary_key=True),
     sql.Column("number", sql.BigInteger, nullable=False),
     sql.Column("hash", sql.String(64), nullable=False),
+    sql.Column("seal", sql.String(64), nullable=False, server_default=""),
 )
 RECEIPTS = sql.Table(
     "receipts",
@@ -73,14 +82,31 @@ def engine(url: str) -> sql.Engine:
         options = f"-c lock_timeout={milliseconds} -c statement_timeout={milliseconds}"
         arguments: dict[str, Any] = {"connect_timeout": ANSWER_SECONDS, "options": options}
         return sql.create_engine(
-            url, hide_parameters=True, pool_pre_ping=True, pool_timeout=ANSWER_SECONDS, connect_args=arguments
+            url,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_timeout=ANSWER_SECONDS,
+            connect_args=arguments,
+            json_deserializer=_as_written,
         )
     sqlite = sql.create_engine(
-        url, hide_parameters=True, pool_timeout=ANSWER_SECONDS, connect_args={"timeout": ANSWER_SECONDS}
+        url,
+        hide_parameters=True,
+        pool_timeout=ANSWER_SECONDS,
+        connect_args={"timeout": ANSWER_SECONDS},
+        json_deserializer=_as_written,
     )
     sql.event.listen(sqlite, "connect", _prepare_sqlite)
     sql.event.listen(sqlite, "begin", _begin_sqlite)
     return sqlite
+
+
+def _as_written(value: str | bytes) -> Any:
+    """The JSON of a column; blanks that the ledger does not write are an alteration too."""
+    decoded = json.loads(value)
+    if json.dumps(decoded).encode() != (value.encode() if isinstance(value, str) else bytes(value)):
+        raise ValueError("a list was altered")
+    return decoded
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: object) -> None:

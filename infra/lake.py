@@ -21,7 +21,20 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from infra.lake_reading import LakeSnapshot, LakeTable
-from infra.lake_tables import DEAD_LETTERS, EVENTS, ITEMS, NO_HISTORY, TABLES, create, drift, fence_transactions, fences
+from infra.lake_tables import (
+    DEAD_LETTERS,
+    EVENTS,
+    ITEMS,
+    NO_HISTORY,
+    TABLES,
+    Tally,
+    create,
+    drift,
+    fence_transactions,
+    fences,
+    tally,
+    tally_transactions,
+)
 
 __all__ = [
     "DEAD_LETTERS",
@@ -36,6 +49,7 @@ __all__ = [
     "LakeTable",
     "LakeUnavailable",
     "Span",
+    "Tally",
 ]
 
 ATTEMPTS = 5
@@ -85,13 +99,16 @@ class Lake:
             raise LakeError(f"The lake is kept in a folder; {uri} is none.")
         self._root = Path(uri.removeprefix("file://"))
 
-    def append(self, table: str, rows: pl.DataFrame, spans: Mapping[int, Span]) -> None:
+    def append(
+        self, table: str, rows: pl.DataFrame, spans: Mapping[int, Span], tallies: Mapping[int, Tally] | None = None
+    ) -> None:
         """Append rows and move the fences of their partitions, in one commit. No rows: only the fences move.
 
         Args:
             table: one of TABLES.
             rows: its columns.
             spans: partition → the records of the log that these rows stand for.
+            tallies: partition → what became of these records, to be added to what became of those before.
 
         Raises:
             LakeConflict: a fence is above where the span starts, or another writer was faster.
@@ -104,8 +121,9 @@ class Lake:
             if late:
                 raise LakeConflict(f"{table}: another lander has landed partitions {late}: continue from `landed`.")
             moved = {p: span.end for p, span in spans.items() if span.end > known.get(p, -1)}
-            fence = CommitProperties(app_transactions=fence_transactions(moved, known=len(known) and max(known) + 1))
-            write_deltalake(delta, rows.select(TABLES[table].keys()), mode="append", commit_properties=fence)
+            fence = fence_transactions(moved, known=len(known) and max(known) + 1)
+            commit = CommitProperties(app_transactions=[*fence, *tally_transactions(delta, tallies or {})])
+            write_deltalake(delta, rows.select(TABLES[table].keys()), mode="append", commit_properties=commit)
         self._check_fences(table, moved)
 
     def landed(self, table: str) -> dict[int, int]:
@@ -119,6 +137,19 @@ class Lake:
                 return fences(self._open(table))
             except LakeEmpty:
                 return {}
+
+    def tallies(self) -> dict[int, dict[str, int]]:
+        """partition → what became of its records: see `TALLIES`.
+
+        Raises:
+            LakeUnavailable: see there.
+        """
+        with _translated():
+            try:
+                delta = self._open(EVENTS)
+            except LakeEmpty:
+                return {}
+            return {partition: tally(delta, partition) for partition in fences(delta)}
 
     def forget(self, table: str, people: Mapping[str, int]) -> int:
         """Delete the rows of these people that were accepted under older receipts. The bytes stay until `purge`.
@@ -151,6 +182,10 @@ class Lake:
             DEAD_LETTERS,
             [f"key = X'{k.hex()}' AND partition = {int(p)} AND offset < {int(o)}" for k, (p, o) in before.items()],
         )
+
+    def remove_dead_letter(self, partition: int, offset: int) -> int:
+        """Delete the dead letter of one record of the log; returns rows deleted. Raises as `forget`."""
+        return self._delete(DEAD_LETTERS, [f"partition = {int(partition)} AND offset = {int(offset)}"])
 
     def purge(self) -> None:
         """Take the bytes of deleted rows out of every file below the lake. Readers of old versions lose them.
@@ -196,6 +231,26 @@ class Lake:
         def rows(delta: DeltaTable) -> LakeSnapshot:
             found = pl.read_delta(delta, columns=list(columns) if columns else None)
             return LakeSnapshot(delta.version(), fences(delta), found)
+
+        return self._read(table, rows)
+
+    def events_of(self, user_id: str) -> pl.DataFrame:
+        """A person's rows of `events`, without `day`, in the order in which they were logged. Raises as `read`."""
+        return self._rows_where(EVENTS, pl.col("user_id") == user_id)
+
+    def dead_letters_of(self, key: bytes) -> pl.DataFrame:
+        """The dead letters that were sent under this key, in the same order. Raises as `read`."""
+        return self._rows_where(DEAD_LETTERS, pl.col("key") == key)
+
+    def _rows_where(self, table: str, wanted: pl.Expr) -> pl.DataFrame:
+        columns = [name for name in TABLES[table] if name != "day"]
+
+        def rows(delta: DeltaTable) -> pl.DataFrame:
+            files = delta.file_uris()
+            if not files:
+                return pl.DataFrame(schema={name: TABLES[table][name] for name in columns})
+            scan = pl.scan_parquet(files, glob=False, hive_partitioning=False).select(columns)
+            return scan.filter(wanted).collect(engine="streaming").sort("partition", "offset")
 
         return self._read(table, rows)
 

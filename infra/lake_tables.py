@@ -49,6 +49,13 @@ NO_HISTORY = {
 }
 """Properties under which a table keeps nothing of its old versions once it is purged."""
 
+TALLIES = ("events", "items", "marks", "steps", "dead_letters", "dropped")
+"""What can become of a record of the log. Of each partition the table `events` keeps how many, in the commits that move
+its fence: so every record below the fence is counted once."""
+
+Tally = Mapping[str, int]
+"""One of TALLIES → records."""
+
 _PARTITIONS = "land-partitions"
 _OPTIONAL = {"recommendation_id"}
 _PARTITIONED_BY = {EVENTS: ["day"]}
@@ -103,3 +110,18 @@ def fence_transactions(moved: Mapping[int, int], known: int) -> list[Transaction
     ends = [Transaction(f"land-{partition}", end) for partition, end in moved.items()]
     needed = max(moved, default=-1) + 1
     return [*ends, Transaction(_PARTITIONS, needed)] if needed > known else ends
+
+
+def tally(delta: DeltaTable, partition: int) -> dict[str, int]:
+    """What became of the records of a partition, as far as it was counted."""
+    return {name: delta.transaction_version(f"tally-{partition}-{name}") or 0 for name in TALLIES}
+
+
+def tally_transactions(delta: DeltaTable, more: Mapping[int, Tally]) -> list[Transaction]:
+    """What raises tallies in a commit, by partition."""
+    return [
+        Transaction(f"tally-{partition}-{name}", known + more[partition].get(name, 0))
+        for partition in more
+        for name, known in tally(delta, partition).items()
+        if more[partition].get(name)
+    ]

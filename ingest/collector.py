@@ -6,19 +6,19 @@ What is refused leaves nothing behind: it is counted by verdict, and that is all
 import math
 from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import prometheus_client as prometheus
 from pydantic import ValidationError
 
-from infra.event_log.port import EventLog
-from ingest.consent import Passage
+from infra.event_log.port import EventLog, Guard, GuardChanged
 from ingest.events import (
     MAX_ID_BYTES,
     PERSONALIZATION,
     AcceptedEvent,
-    ConsentProjection,
+    ConsentUnavailable,
     Domain,
     Event,
     Item,
@@ -28,6 +28,7 @@ from ingest.events import (
     key,
     now,
 )
+from ingest.gate import Gate, Passage
 
 ACCEPTED: Final = "accepted"
 INVALID_EVENT: Final = "invalid_event"
@@ -36,6 +37,11 @@ TOO_OLD: Final = "too_old"
 IN_THE_FUTURE: Final = "in_the_future"
 CONSENT_MISSING: Final = "consent_missing"
 INVALID_ITEM: Final = "invalid_item"
+
+NOT_ALLOWED = "the person has not allowed personalization"
+OPTED_OUT = "the request carries Sec-GPC: 1, which counts as a refusal"
+ATTEMPTS = 5
+"""How often a batch is judged, where what its people allow changes between gate and log."""
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -80,7 +86,7 @@ class Collector:
 
     Args:
         domain: which types of events there are, and what items may carry.
-        projection: the consent gate.
+        gate: knows what people allow.
         log: where the accepted go.
         passage: lets withdrawals wait for the batches that are through the gate.
         registry: takes the metrics.
@@ -89,22 +95,23 @@ class Collector:
     def __init__(
         self,
         domain: Domain,
-        projection: ConsentProjection,
+        gate: Gate,
         log: EventLog,
         passage: Passage,
         registry: prometheus.CollectorRegistry,
     ) -> None:
         self._domain = domain
-        self._projection = projection
+        self._gate = gate
         self._log = log
         self._passage = passage
         self._metrics = _Metrics(registry)
 
-    def collect(self, batch: Sequence[Any]) -> list[Verdict]:
+    def collect(self, batch: Sequence[Any], opted_out: bool = False) -> list[Verdict]:
         """Append the events that are valid and that their people allow; they are durable when this returns.
 
         Args:
             batch: events as they were sent, decoded from JSON.
+            opted_out: whoever sends them refuses, whatever is on record: nobody is asked about.
 
         Returns:
             One verdict an event, in order.
@@ -115,8 +122,9 @@ class Collector:
         """
         checked = [self._check(raw) for raw in batch]
         events = [event for event in checked if isinstance(event, Event)]
-        accepted = self._let_through(events) if events else {}
-        verdicts = [_verdict(outcome, accepted) for outcome in checked]
+        accepted = self._let_through(events) if events and not opted_out else {}
+        refusal = OPTED_OUT if opted_out else NOT_ALLOWED
+        verdicts = [_verdict(outcome, accepted, refusal) for outcome in checked]
         self._metrics.count_events(verdicts)
         return verdicts
 
@@ -154,20 +162,25 @@ class Collector:
 
     def _let_through(self, events: Sequence[Event]) -> Mapping[int, Event]:
         """Those of `events` that were appended, by their identity."""
-        with self._passage.through():
-            with self._metrics.gate.time():
-                consents = self._projection.read([event.user_id for event in events])
-            allowed = [event for event in events if consents[event.user_id].allows(PERSONALIZATION)]
-            accepted_at = now()
-            records = [
-                AcceptedEvent.model_construct(
-                    **{**dict(event), "occurred_at": event.occurred_at.astimezone(UTC)},
-                    receipt=consents[event.user_id].granted,
-                    accepted_at=accepted_at,
-                )
-                for event in allowed
-            ]
-            self._append(records)
+        for _ in range(ATTEMPTS):
+            with self._passage.through(), suppress(GuardChanged):
+                return self._judge_and_append(events)
+        raise ConsentUnavailable("what these people allow changes without pause")
+
+    def _judge_and_append(self, events: Sequence[Event]) -> Mapping[int, Event]:
+        with self._metrics.gate.time():
+            consents, guard = self._gate.judge([event.user_id for event in events], PERSONALIZATION)
+        allowed = [event for event in events if consents[event.user_id].allows(PERSONALIZATION)]
+        accepted_at = now()
+        records = [
+            AcceptedEvent.model_construct(
+                **{**dict(event), "occurred_at": event.occurred_at.astimezone(UTC)},
+                receipt=consents[event.user_id].granted,
+                accepted_at=accepted_at,
+            )
+            for event in allowed
+        ]
+        self._append(records, guard)
         return {id(event): event for event in allowed}
 
     def _check_item(self, raw: Any) -> Item | Verdict:
@@ -184,18 +197,18 @@ class Collector:
                 return Verdict(item.item_id, INVALID_ITEM, f"attributes.{name}: has to be of kind {kind}")
         return item
 
-    def _append(self, records: Sequence[LogRecord]) -> None:
+    def _append(self, records: Sequence[LogRecord], guard: Guard | None = None) -> None:
         if records:
             with self._metrics.append.time():
-                self._log.append([(key(record), encode(record)) for record in records])
+                self._log.append([(key(record), encode(record)) for record in records], guard)
 
 
-def _verdict(outcome: Event | Verdict, accepted: Mapping[int, Event]) -> Verdict:
+def _verdict(outcome: Event | Verdict, accepted: Mapping[int, Event], refusal: str) -> Verdict:
     if isinstance(outcome, Verdict):
         return outcome
     if id(outcome) in accepted:
         return Verdict(outcome.event_id, ACCEPTED)
-    return Verdict(outcome.event_id, CONSENT_MISSING, "the person has not allowed personalization")
+    return Verdict(outcome.event_id, CONSENT_MISSING, refusal)
 
 
 def _usable_id(raw: Any, name: str) -> str | None:

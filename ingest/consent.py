@@ -8,19 +8,15 @@ Each is done in this order, and answered only when all of it is done; whoever ge
 4. the mark in the event log, behind everything that was collected under older receipts.
 """
 
-import hashlib
-import hmac
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-import orjson
-
-from infra.database import Entry, ErasureState, Ledger, Receipt, Seal
+from infra.database import Entry, ErasureState, Ledger, Receipt
 from infra.event_log.port import EventLog, Position
 from infra.online_store import OnlineStore
+from ingest.chain import seal_with
 from ingest.events import (
     PERSONALIZATION,
     Consent,
@@ -33,53 +29,11 @@ from ingest.events import (
     now,
     subject,
 )
+from ingest.gate import Passage
 from ingest.group_commit import GroupCommit
 from ingest.projection import ProjectionWriter, fold
 
-PASSAGE_SECONDS = 10.0
 GRANT, WITHDRAW, ERASE = "grant", "withdraw", "erase"
-
-
-class LedgerBroken(Exception):
-    """A receipt was altered, removed or put elsewhere. Restore the ledger; the message names the place."""
-
-
-def seal_with(secret: str) -> Seal:
-    """The chaining rule: a receipt's hash is HMAC-SHA256 of the previous hash and the receipt in canonical JSON."""
-
-    def seal(receipt: Receipt) -> str:
-        fields = {name: value for name, value in receipt._asdict().items() if name not in ("previous", "hash")}
-        canonical = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z)
-        return hmac.new(secret.encode(), receipt.previous.encode() + canonical, hashlib.sha256).hexdigest()
-
-    return seal
-
-
-class Passage:
-    """The way from the gate into the log: whoever shuts the gate can wait for the batches that are already through."""
-
-    def __init__(self) -> None:
-        self._inside: set[object] = set()
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def through(self) -> Iterator[None]:
-        """Be inside: from before the gate is asked until the log has answered."""
-        batch = object()
-        with self._changed:
-            self._inside.add(batch)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside.remove(batch)
-                self._changed.notify_all()
-
-    def wait_out(self, timeout: float = PASSAGE_SECONDS) -> bool:
-        """Wait for those who are inside now, not for later ones. False: some are still inside after `timeout`."""
-        with self._changed:
-            earlier = set(self._inside)
-            return self._changed.wait_for(lambda: earlier.isdisjoint(self._inside), timeout)
 
 
 class _Statement(NamedTuple):
@@ -172,33 +126,6 @@ class Consents:
     def rebuild(self) -> int:
         """Bring the projection up to the ledger: see `ProjectionWriter.catch_up`."""
         return self._projection.catch_up()
-
-    def verify(self) -> int:
-        """Walk the whole chain.
-
-        Returns:
-            The number of receipts, all of them as they were recorded.
-
-        Raises:
-            LedgerBroken: they are not.
-            LedgerUnavailable: the ledger does not answer.
-        """
-        head = self._ledger.head()
-        number, previous = 0, ""
-        try:
-            for receipt in self._ledger.receipts_after(0):
-                if number == head.number:
-                    break
-                number += 1
-                sound = hmac.compare_digest(self._seal(receipt), receipt.hash)
-                if not sound or receipt.number != number or receipt.previous != previous:
-                    raise LedgerBroken(f"receipt {number} is not as it was recorded, or not in its place")
-                previous = receipt.hash
-        except (ValueError, TypeError) as error:
-            raise LedgerBroken(f"a receipt after {number} cannot be read: {type(error).__name__}") from None
-        if (number, previous) != head:
-            raise LedgerBroken(f"the ledger ends at receipt {number}, but its head says {head.number}")
-        return number
 
     def close(self) -> None:
         """Finish what is under way, and take no more."""

@@ -398,9 +398,17 @@ class ConsentProjection:
         Raises:
             ConsentUnavailable: Redis does not answer, or the projection in it is not whole.
         """
+        return self.read_at(user_ids)[1]
+
+    def read_at(self, user_ids: Sequence[str]) -> tuple[int, Mapping[str, Consent]]:
+        """The same, with how many receipts of the ledger are in the projection. Raises as `read`."""
         people = list(dict.fromkeys(user_ids))
-        _, values = self._ask([consent_key(subject(person, self._secret)) for person in people])
-        return {person: Consent.decode(value) for person, value in zip(people, values, strict=True)}
+        head, values = self._ask([self.key(person) for person in people])
+        return head, {person: Consent.decode(value) for person, value in zip(people, values, strict=True)}
+
+    def key(self, user_id: str) -> str:
+        """Redis key of this person's consent."""
+        return consent_key(subject(user_id, self._secret))
 
     def receipts(self) -> int:
         """How many receipts of the ledger are in the projection.

@@ -149,7 +149,7 @@ class Lander:
         for step in batch.steps.values():
             self._keeper.sign(step)
         # Even without rows: the fence says that all of the above was done.
-        self._lake.append(EVENTS, event_rows(batch.events), batch.spans)
+        self._lake.append(EVENTS, event_rows(batch.events), batch.spans, batch.tallies)
         self._metrics.landed.labels(EVENTS).inc(len(batch.events))
         self._metrics.dropped.inc(dropped)
 

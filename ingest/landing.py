@@ -1,5 +1,6 @@
 """A batch of the log's records, sorted into what the lander does with each, and turned into rows of the lake."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -24,6 +25,8 @@ from ingest.events import (
     now,
 )
 
+NOT_KEPT = "no record of ours; its bytes are not kept, since nobody is known under its key"
+
 
 class DeadLetter(NamedTuple):
     """A record that cannot be landed, and why."""
@@ -39,6 +42,7 @@ class Batch:
     Attributes:
         spans: partition → the run of records that the batch covers.
         marks: withdrawals and erasures.
+        tallies: partition → what becomes of its records.
         steps: stages' signatures under erasures, by erasure and stage: a stage that was killed signs again.
     """
 
@@ -48,6 +52,7 @@ class Batch:
     marks: list[tuple[Position, ConsentMark | ErasureMark]] = field(default_factory=list)
     steps: dict[tuple[str, Stage], ErasureStep] = field(default_factory=dict)
     dead: list[DeadLetter] = field(default_factory=list)
+    tallies: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def add(self, records: Iterable[Record]) -> None:
         """Sort records in. Those at offsets that the batch has covered are passed over.
@@ -76,6 +81,8 @@ class Batch:
     def drop_uncovered(self, consents: Mapping[str, Consent]) -> int:
         """Take out what may not be kept: events under a receipt that is withdrawn, dead letters of such people.
 
+        Of a dead letter whose key is nobody who ever said anything, only its place remains: whose it is cannot be told.
+
         Args:
             consents: of all `people`.
 
@@ -88,27 +95,41 @@ class Batch:
             for at, event in self.events
             if consents[event.user_id].covers(event.receipt) and event.receipt >= withdrawn.get(event.user_id, 0)
         ]
-        dead = [letter for letter in self.dead if not _has_refused(consents.get(_text(letter.record.key)))]
+        allowed = [each for each in self.dead if not _has_refused(consents.get(_text(each.record.key)))]
+        dead = [_without_bytes(d) if _is_unknown(consents.get(_text(d.record.key))) else d for d in allowed]
+        self._tally_dropped("events", [at.partition for at, _ in self.events], [at.partition for at, _ in events])
+        self._tally_dropped("dead_letters", [d.record.partition for d in self.dead], [d.record.partition for d in dead])
         dropped = len(self.events) - len(events) + len(self.dead) - len(dead)
         self.events, self.dead = events, dead
         return dropped
 
+    def _tally_dropped(self, what: str, before: Sequence[int], after: Sequence[int]) -> None:
+        for partition, count in (Counter(before) - Counter(after)).items():
+            self.tallies[partition][what] -= count
+            self.tallies[partition]["dropped"] += count
+
     def _sort(self, record: Record) -> None:
         at = Position(record.partition, record.offset)
+        tally = self.tallies[record.partition]
         try:
             read = decode(record.value)
         except InvalidRecord as error:
+            tally["dead_letters"] += 1
             self.dead.append(DeadLetter(record, str(error)))
             return
         match read:
             case AcceptedEvent():
+                tally["events"] += 1
                 self.events.append((at, read))
             case Item():
+                tally["items"] += 1
                 self.items.append((at, read))
             case ErasureStep():
+                tally["steps"] += 1
                 self.steps.setdefault((read.erasure_id, read.stage), read)
-            case _ if is_mark(read):
-                self.marks.append((at, read))
+            case _:
+                tally["marks"] += 1
+                self.marks += [(at, read)] if is_mark(read) else []
 
 
 def event_rows(events: Sequence[tuple[Position, AcceptedEvent]]) -> pl.DataFrame:
@@ -152,7 +173,14 @@ def _text(key: bytes) -> str:
     return key.decode("utf-8", "replace")
 
 
+def _is_unknown(consent: Consent | None) -> bool:
+    return consent is None or not (consent.granted or consent.revoked)
+
+
 def _has_refused(consent: Consent | None) -> bool:
-    """Whether somebody we know does not allow personalization. Of a key that nobody is known by, nothing follows."""
-    known = consent is not None and (consent.granted > 0 or consent.revoked > 0)
-    return known and consent is not None and not consent.allows(PERSONALIZATION)
+    return consent is not None and not _is_unknown(consent) and not consent.allows(PERSONALIZATION)
+
+
+def _without_bytes(letter: DeadLetter) -> DeadLetter:
+    """Reasons name fields, and a field's name is the sender's too."""
+    return DeadLetter(letter.record._replace(key=b"", value=b""), NOT_KEPT)

@@ -3,11 +3,14 @@
 import json
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
+import orjson
 import structlog
 import typer
 import uvicorn
@@ -15,17 +18,23 @@ import uvicorn
 from infra.database import Ledger, LedgerUnavailable
 from infra.event_log import open_event_log
 from infra.event_log.port import EventLog, EventLogError
-from infra.lake import Lake
+from infra.lake import Lake, LakeError
 from infra.online_store import OnlineStore, connect
 from infra.process import stop_event
 from infra.settings import Settings, load_settings
 from infra.telemetry import configure_logs, new_registry, serve_metrics
+from ingest.account import take_account
 from ingest.api import create_app
-from ingest.collector import Collector
-from ingest.consent import Consents, Passage
+from ingest.chain import LedgerBroken
+from ingest.collector import ACCEPTED, Collector
+from ingest.consent import Consents
+from ingest.dead_letters import DeadLetters, LetterError, LetterId, read_document
 from ingest.erasure import ErasureKeeper
 from ingest.events import ConsentProjection, ConsentUnavailable, read_domain
+from ingest.export import Exports
+from ingest.gate import Gate, Passage
 from ingest.lander import Lander
+from ingest.ledger_check import check
 from ingest.projection import LedgerBehind
 
 REBUILD_EVERY_SECONDS = 1.0
@@ -42,12 +51,14 @@ def serve_ingest() -> None:
     parts = _parts(settings)
     registry, passage = new_registry(), Passage()
     consents = Consents(parts.ledger, parts.store, parts.log, secret, passage)
-    collector = Collector(domain, ConsentProjection(parts.store, secret), parts.log, passage, registry)
+    gate = Gate(ConsentProjection(parts.store, secret), guards=settings.event_log_url == settings.redis_url)
+    collector = Collector(domain, gate, parts.log, passage, registry)
     stop, whole = stop_event(), threading.Event()
-    keeper = threading.Thread(target=_keep_projection, args=(consents, whole, stop))
+    keeper = threading.Thread(target=_keep_projection, args=(consents, gate, whole, stop))
     keeper.start()
     try:
-        _serve(create_app(collector, consents, registry, whole.is_set, api_key), settings)
+        exports = Exports(Lake(settings.lake_uri), consents, parts.store)
+        _serve(create_app(collector, consents, exports, registry, ready=whole.is_set, api_key=api_key), settings)
     finally:
         stop.set()
         keeper.join()
@@ -92,6 +103,102 @@ def erase(user_id: str) -> int:
     return 0 if state["status"] == "complete" else 1
 
 
+def verify_ledger(kept: str | None) -> int:
+    """Walk the chain of receipts and say whether each is as it was recorded.
+
+    Args:
+        kept: the end that an earlier run printed, NUMBER:HASH.
+
+    Returns:
+        The exit code: 0 when all of it is whole, 1 when it is not or cannot be told.
+    """
+    settings = load_settings()
+    ledger, store = Ledger(settings.database_url), connect(settings.redis_url)
+    try:
+        typer.echo(check(ledger, store, _secret(settings), kept))
+    except (LedgerBroken, LedgerUnavailable, ValueError) as error:
+        typer.echo(f"The ledger is not whole: {error}" if isinstance(error, LedgerBroken) else str(error), err=True)
+        return 1
+    finally:
+        ledger.close()
+        store.close()
+    return 0
+
+
+def account() -> int:
+    """Print what became of every record of the log; returns the exit code: 0 if all of them are accounted for."""
+    settings = load_settings()
+    try:
+        log = open_event_log(settings.event_log_url, settings.topic, settings.partitions)
+        found = take_account(log, Lake(settings.lake_uri))
+        log.close()
+    except (EventLogError, LakeError, ValueError) as error:
+        typer.echo(str(error), err=True)
+        return 1
+    for line in found.lines():
+        typer.echo(line)
+    return 0 if found.unaccounted == 0 else 1
+
+
+def list_dead_letters() -> int:
+    """Print the dead letters, newest first; returns the exit code."""
+
+    def show(letters: DeadLetters) -> int:
+        for row in letters.listed().iter_rows(named=True):
+            lost = "" if row["kept"] else "  (bytes not kept)"
+            typer.echo(f"{row['partition']}:{row['offset']}  {row['at']:%Y-%m-%d %H:%M:%S}  {row['reason']}{lost}")
+        return 0
+
+    return _with_dead_letters(show)
+
+
+def show_dead_letter(letter: str) -> int:
+    """Print one dead letter as JSON that can be edited and replayed; returns the exit code."""
+
+    def show(letters: DeadLetters) -> int:
+        document = orjson.dumps(letters.shown(LetterId.parse(letter)), option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z)
+        typer.echo(document.decode())
+        return 0
+
+    return _with_dead_letters(show)
+
+
+def replay_dead_letters(files: Sequence[Path]) -> int:
+    """Send letters in again, as their files were edited; returns the exit code: 0 if all of them were accepted."""
+
+    def replay(letters: DeadLetters) -> int:
+        refused = 0
+        for file in files:
+            verdict = letters.replay(read_document(file))
+            refused += verdict != ACCEPTED
+            typer.echo(f"{file}: {verdict}")
+        return 1 if refused else 0
+
+    return _with_dead_letters(replay)
+
+
+def _with_dead_letters(work: Callable[[DeadLetters], int]) -> int:
+    settings = load_settings()
+    base, key = f"http://{settings.host}:{settings.ingest_port}/v1", settings.api_key.get_secret_value()
+
+    def send(method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return _call(method, f"{base}{path}", key, body)
+        except HTTPError as error:
+            answer: dict[str, Any] = json.loads(error.read())
+            if "verdicts" not in answer:
+                raise LetterError(f"The ingest API answered {error.code}: {answer.get('detail')}") from None
+            return answer
+
+    try:
+        return work(DeadLetters(Lake(settings.lake_uri), send))
+    except OSError as error:
+        typer.echo(f"The ingest API does not answer at {base}: {error}. Is `marquee up` running?", err=True)
+    except (LetterError, LakeError) as error:
+        typer.echo(str(error), err=True)
+    return 1
+
+
 class _Parts(NamedTuple):
     store: OnlineStore
     ledger: Ledger
@@ -128,13 +235,12 @@ def _serve(app: Any, settings: Settings) -> None:
     )
 
 
-def _keep_projection(consents: Consents, whole: threading.Event, stop: threading.Event) -> None:
+def _keep_projection(consents: Consents, gate: Gate, whole: threading.Event, stop: threading.Event) -> None:
     """Keep the projection at the ledger's side; `whole` is set when it was seen there for the first time."""
     log = structlog.get_logger(__name__)
     while True:
         try:
-            if added := consents.rebuild():
-                log.debug("projection caught up", receipts=added)
+            gate.compare(consents.rebuild)
             whole.set()
         except (LedgerUnavailable, ConsentUnavailable) as error:
             log.warning("projection not kept", reason=str(error))
@@ -144,8 +250,10 @@ def _keep_projection(consents: Consents, whole: threading.Event, stop: threading
             return
 
 
-def _call(method: str, url: str, api_key: str) -> dict[str, Any]:
-    request = Request(url, method=method, headers={"Authorization": f"Bearer {api_key}"})  # noqa: S310
+def _call(method: str, url: str, api_key: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    content = None if body is None else json.dumps(body).encode()
+    headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
+    request = Request(url, method=method, headers=headers, data=content)  # noqa: S310
     with build_opener(ProxyHandler({})).open(request, timeout=20) as answer:
         state: dict[str, Any] = json.load(answer)
     return state

@@ -13,7 +13,7 @@ from typing import cast
 
 import orjson
 
-from infra.database import Ledger, Receipt
+from infra.database import Head, Ledger, Receipt
 from infra.online_store import OnlineStore, OnlineStoreError
 from ingest.events import CONSENT_HEAD, Consent, ConsentUnavailable, consent_key
 
@@ -25,9 +25,15 @@ STRANDED = "consent:stranded"
 """Redis key (string, no TTL; writer and reader: ingest): the head that the projection had when the ledger was found to
 end before it."""
 
+WITNESS = "consent:witness"
+"""Redis key (string, no TTL; writer: ingest; reader: `marquee verify-ledger`): number and hash of the last receipt that
+was folded in, so that a ledger that was cut off or put back can be told from one that never was longer."""
+
 CHUNK = 1000
 
 _FOLD = """
+local witness = table.remove(KEYS)
+local hash, number = table.remove(ARGV), table.remove(ARGV)
 for i, key in ipairs(KEYS) do
   local granted, revoked, purposes = 0, 0, '[]'
   local value = redis.call('GET', key)
@@ -41,6 +47,8 @@ for i, key in ipairs(KEYS) do
   if granted <= revoked then granted, purposes = 0, '[]' end
   redis.call('SET', key, string.format('[%.0f,%.0f,%s]', granted, revoked, purposes))
 end
+local seen = string.match(redis.call('GET', witness) or '0 ', '^(%d+) ')
+if tonumber(number) > tonumber(seen) then redis.call('SET', witness, number .. ' ' .. hash) end
 """
 _RAISE_HEAD = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -88,8 +96,10 @@ class ProjectionWriter:
         steps = [_consent_of(receipt) for receipt in receipts]
         arguments = [word for s in steps for word in (s.granted, s.revoked, orjson.dumps(sorted(s.purposes)))]
         if receipts:
+            last = max(receipts, key=lambda receipt: receipt.number)
+            keys = [*(consent_key(receipt.subject) for receipt in receipts), WITNESS]
             with _answering():
-                self._fold(keys=[consent_key(receipt.subject) for receipt in receipts], args=arguments)
+                self._fold(keys=keys, args=[*arguments, last.number, last.hash])
 
     def catch_up(self) -> int:
         """Bring the projection up to the ledger: the receipts above its head, or all of them when the head is missing.
@@ -113,6 +123,17 @@ class ProjectionWriter:
             if head is None:
                 return self._write_all()
             return self._write_after(head, CONSENT_HEAD, str(head)) if head < end else 0
+
+    def witness(self) -> Head:
+        """The last receipt that was ever folded into this projection; `Head(0, "")` where there was none.
+
+        Raises:
+            ConsentUnavailable: Redis does not answer.
+        """
+        with _answering():
+            (value,) = self._values(WITNESS)
+        number, _, digest = (value or b"0 ").decode().partition(" ")
+        return Head(int(number), digest)
 
     def _write_all(self) -> int:
         self._store.set(REBUILDING, secrets.token_hex(8), nx=True)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 import polars as pl
 
-from ingest.events import Item
+from ingest.events import Event, Item
 
 TIME = pl.Datetime("us", "UTC")
 ACTS = pl.Schema({"user_id": pl.String(), "item_id": pl.String(), "type": pl.String(), "occurred_at": TIME})
@@ -40,6 +41,55 @@ class Dataset:
     def users(self) -> list[str]:
         """Everybody who did something, in order of their ids."""
         return self.acts["user_id"].unique().sort().to_list()
+
+
+# --- what a platform tells a person ----------------------------------------------------------------------------------
+
+
+class Export(NamedTuple):
+    """What `GET /v1/users/{user_id}/data` gave.
+
+    Attributes:
+        user_id: the person.
+        purposes: what the person allowed last; none: nothing.
+        events: as a client sends them, in the order in which they were taken, with their ids.
+    """
+
+    user_id: str
+    purposes: tuple[str, ...]
+    events: list[dict[str, Any]]
+
+
+def read_export(path: Path) -> Export:
+    """Read an export.
+
+    Raises:
+        DatasetError: there is no such file, or a line of it is of another form.
+    """
+    person, purposes = "", ()
+    events: list[dict[str, Any]] = []
+    for number, line in enumerate(_lines_of(path), 1):
+        try:
+            fields = orjson.loads(line)
+            match fields["kind"]:
+                case "person":
+                    person = str(fields["user_id"])
+                case "receipt":
+                    purposes = tuple(fields["purposes"])
+                case "event":
+                    events.append({name: fields[name] for name in Event.model_fields if fields[name] is not None})
+        except (ValueError, KeyError, TypeError):
+            raise DatasetError(f"{path}, line {number}: no line of an export.") from None
+    if not person:
+        raise DatasetError(f"{path} names no person: it is no export of GET /v1/users/USER/data.")
+    return Export(person, purposes, events)
+
+
+def _lines_of(path: Path) -> list[bytes]:
+    try:
+        return [line for line in path.read_bytes().splitlines() if line.strip()]
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 # --- MovieLens -------------------------------------------------------------------------------------------------------

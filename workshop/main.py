@@ -21,10 +21,10 @@ from infra.embedded import make_secrets
 from infra.lake import Lake
 from infra.online_store import connect
 from infra.settings import SECRETS_FILE, Settings, load_settings
-from ingest.events import read_domain
+from ingest.events import MAX_BATCH, read_domain
 from workshop.audience import Tally, Visits, bars, browse, send
 from workshop.client import Client, PlatformError
-from workshop.datasets import Dataset, DatasetError, read_movielens
+from workshop.datasets import Dataset, DatasetError, Export, read_export, read_movielens
 from workshop.demo import Demo, DemoError, Summary, bars_on
 from workshop.invented import generate
 
@@ -72,6 +72,29 @@ def load_movielens(folder: Path, opt_in: float, max_users: int | None) -> int:
     refused = ", ".join(f"{events} {code}" for code, events in tally.refused_by_code.items()) or "none"
     console.print(f"{tally.accepted} events accepted, refused: {refused}. Next: marquee train")
     return 0
+
+
+def load_export(file: Path) -> int:
+    """Send what another platform told a person of that person to the running one; returns the exit code."""
+    console = Console(highlight=False)
+    try:
+        tally = asyncio.run(_send_export(load_settings(), read_export(file)))
+    except (DatasetError, PlatformError) as error:
+        console.print(f"[red]{escape(str(error))}[/red]")
+        return 1
+    refused = ", ".join(f"{events} {code}" for code, events in tally.refused_by_code.items()) or "none"
+    console.print(f"{tally.accepted} events accepted, refused: {refused}.")
+    return 0
+
+
+async def _send_export(settings: Settings, export: Export) -> Tally:
+    tally = Tally()
+    async with _client(settings) as client:
+        if export.purposes:
+            await client.put_consent(export.user_id, export.purposes)
+        for begin in range(0, len(export.events), MAX_BATCH):
+            tally.count((await client.send_events(export.events[begin : begin + MAX_BATCH])).values())
+    return tally
 
 
 def audience(users: int, seconds: float, rate: float, opt_in: float) -> int:

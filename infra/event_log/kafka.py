@@ -29,7 +29,7 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from infra.event_log.port import Consumer, EventLogUnavailable, PartitionsLost, Position, Record, StartAt
+from infra.event_log.port import Consumer, EventLogUnavailable, Guard, PartitionsLost, Position, Record, StartAt
 
 APPEND_SECONDS = 2.0
 REQUEST_MILLISECONDS = 1500
@@ -65,8 +65,8 @@ class KafkaEventLog:
             log = structlog.get_logger(__name__)
             log.warning("the topic keeps its partitions", topic=topic, has=has, asked=partitions)
 
-    def append(self, records: Sequence[tuple[bytes, bytes]]) -> list[Position]:
-        """See `port.EventLog.append`."""
+    def append(self, records: Sequence[tuple[bytes, bytes]], guard: Guard | None = None) -> list[Position]:
+        """See `port.EventLog.append`. Kafka knows nothing of the online store: the guard is passed over."""
         deadline = time.monotonic() + APPEND_SECONDS
         producer = self._producer
         with _answering():

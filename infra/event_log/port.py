@@ -19,6 +19,10 @@ class EventLogUnavailable(EventLogError):
     """The log did not take or give records in time. Nothing may be assumed about them: try again, keeping the ids."""
 
 
+class GuardChanged(EventLogError):
+    """What the records rest on has changed since: nothing was appended. Look at it again."""
+
+
 class PartitionsLost(EventLogError):
     """A commit came too late: the partitions have another owner by now. Drop what is in hand and poll again."""
 
@@ -39,6 +43,9 @@ class Position(NamedTuple):
     offset: int
 
 
+Guard = Mapping[str, bytes]
+"""Key of the online store → the value that it has to have still."""
+
 StartAt = Callable[[int], int | None]
 """partition → offset to begin at when that partition is newly ours; None: where the group committed, or the start."""
 
@@ -46,10 +53,15 @@ StartAt = Callable[[int], int | None]
 class EventLog(Protocol):
     """A topic that can be appended to and read by groups. Safe to share between threads."""
 
-    def append(self, records: Sequence[tuple[bytes, bytes]]) -> list[Position]:
+    def append(self, records: Sequence[tuple[bytes, bytes]], guard: Guard | None = None) -> list[Position]:
         """Append (key, value) pairs and return their positions, in order, once all of them are durable.
 
+        Args:
+            guard: append only if these values are in force, in the same step. A log on Redis that is the online store
+                too can tell; any other passes it over.
+
         Raises:
+            GuardChanged: see there.
             EventLogUnavailable: within about 2 s when the log cannot take them (some may stand in it nevertheless).
         """
         ...

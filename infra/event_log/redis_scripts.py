@@ -1,5 +1,20 @@
 """What the log on Redis Streams must do in one step: the Lua scripts of `redis_streams.py`."""
 
+APPEND_GUARDED = """
+-- Append records if every guarding key still has its value. Returns the entries' ids, or nothing.
+-- KEYS: guards, then a stream for each record. ARGV: number of guards, their values, then key and value of each record.
+local guards = tonumber(ARGV[1])
+for i = 1, guards do
+  if redis.call('GET', KEYS[i]) ~= ARGV[i + 1] then return false end
+end
+local ids = {}
+for i = 1, #KEYS - guards do
+  local at = 2 * i + guards
+  ids[i] = redis.call('XADD', KEYS[guards + i], '0-*', 'k', ARGV[at], 'v', ARGV[at + 1])
+end
+return ids
+"""
+
 SHARE = """
 -- Tell that a member lives, and deal the partitions. Returns those it keeps and those it has newly.
 -- KEYS: members, owners. ARGV: member, lease in ms, number of partitions.

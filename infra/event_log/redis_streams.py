@@ -25,7 +25,16 @@ from redis.exceptions import ResponseError
 from redis.typing import EncodableT
 
 from infra.event_log import redis_scripts
-from infra.event_log.port import Consumer, EventLogUnavailable, PartitionsLost, Position, Record, StartAt
+from infra.event_log.port import (
+    Consumer,
+    EventLogUnavailable,
+    Guard,
+    GuardChanged,
+    PartitionsLost,
+    Position,
+    Record,
+    StartAt,
+)
 from infra.online_store import OnlineStore, OnlineStoreError, connect
 
 FORGET_SECONDS = 60.0
@@ -65,6 +74,7 @@ class RedisStreamsEventLog:
         self._topic = topic
         self._store = connect(url)
         self._copy_page = self._store.register_script(redis_scripts.COPY_PAGE)
+        self._append_guarded = self._store.register_script(redis_scripts.APPEND_GUARDED)
         with _answering():
             self._store.set(partitions_key(topic), partitions, nx=True)
             self._partitions = int(cast(bytes, self._store.get(partitions_key(topic))))
@@ -75,15 +85,28 @@ class RedisStreamsEventLog:
         if not durable:
             log.warning("the log's Redis keeps no append-only file: a restart may lose events; set appendonly yes")
 
-    def append(self, records: Sequence[tuple[bytes, bytes]]) -> list[Position]:
+    def append(self, records: Sequence[tuple[bytes, bytes]], guard: Guard | None = None) -> list[Position]:
         """See `port.EventLog.append`. All of the records are taken or none."""
         partitions = [self._partition(key) for key, _ in records]
+        with _answering():
+            ids = self._guarded(partitions, records, guard) if guard else self._unguarded(partitions, records)
+        return [Position(partition, _offset(entry)) for partition, entry in zip(partitions, ids, strict=True)]
+
+    def _unguarded(self, partitions: Sequence[int], records: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
         batch = self._store.pipeline(transaction=True)
         for partition, (key, value) in zip(partitions, records, strict=True):
             batch.xadd(stream_key(self._topic, partition), {b"k": key, b"v": value}, id="0-*")
-        with _answering():
-            ids = cast("list[bytes]", batch.execute())
-        return [Position(partition, _offset(entry)) for partition, entry in zip(partitions, ids, strict=True)]
+        return cast("list[bytes]", batch.execute())
+
+    def _guarded(
+        self, partitions: Sequence[int], records: Sequence[tuple[bytes, bytes]], guard: Guard
+    ) -> Sequence[bytes]:
+        keys = [*guard, *(stream_key(self._topic, partition) for partition in partitions)]
+        arguments: list[EncodableT] = [len(guard), *guard.values(), *(word for record in records for word in record)]
+        ids = cast("list[bytes] | None", self._append_guarded(keys=keys, args=arguments))
+        if ids is None:
+            raise GuardChanged("what the records rest on has changed meanwhile")
+        return ids
 
     def consumer(self, group: str, start_at: StartAt | None = None) -> Consumer:
         """See `port.EventLog.consumer`."""

@@ -19,11 +19,13 @@ from infra.event_log.port import (
     Consumer,
     EventLog,
     EventLogUnavailable,
+    GuardChanged,
     PartitionsLost,
     Position,
     Record,
     StartAt,
 )
+from infra.online_store import connect
 
 PARTITIONS = 4
 PATIENCE = 30.0
@@ -469,3 +471,27 @@ def test_a_log_that_is_not_there_cannot_be_opened() -> None:
 def test_an_unknown_kind_of_log_is_named() -> None:
     with pytest.raises(ValueError, match="amqp:// is no event log"):
         open_event_log("amqp://localhost", "topic", 1)
+
+
+def test_a_guard_that_has_changed_keeps_the_records_out_where_the_log_can_tell(
+    url: str, backend: str, topic: str, join: Join, log: EventLog
+) -> None:
+    """Redis looks at it in the step that appends, for all of the records or none; Kafka knows nothing of it."""
+    guard = {f"guard:{topic}": b"1", f"guard:{topic}:too": b"\x002"}
+    if backend == "kafka":
+        assert log.append(pairs(2), guard)
+        return
+    store = connect(url)
+    store.mset(guard)  # type: ignore[arg-type]
+    positions = log.append(pairs(3), guard)
+    for change in (lambda: store.set(f"guard:{topic}", 2), lambda: store.delete(f"guard:{topic}:too")):
+        store.mset(guard)  # type: ignore[arg-type]
+        change()
+        with pytest.raises(GuardChanged):
+            log.append(pairs(3), guard)
+    store.mset(guard)  # type: ignore[arg-type]
+    positions += log.append(pairs(500), guard)
+    found = read(join(), 503)
+    assert {(each.partition, each.offset) for each in found} == set(positions)
+    assert sorted((each.key, each.value) for each in found) == sorted(pairs(3) + pairs(500))
+    store.close()

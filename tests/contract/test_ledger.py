@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sql
 
-from infra.database import Entry, Ledger, LedgerUnavailable, Receipt, Step
+from infra.database import Entry, Ledger, LedgerUnavailable, Receipt, Step, head_seal
 from infra.database_tables import engine as make_engine
-from ingest.consent import seal_with
+from ingest.chain import seal_with
 
 AT = datetime(2026, 3, 1, 20, 15, 0, 123000, tzinfo=UTC)
 SEAL = seal_with("secret")
@@ -39,7 +39,7 @@ def entry(subject: str = "s1", action: str = "grant", *purposes: str) -> Entry:
 
 
 def test_an_empty_ledger_ends_at_number_nought(ledger: Ledger) -> None:
-    assert ledger.head() == (0, "")
+    assert ledger.head() == (0, "", "")
     assert list(ledger.receipts_after(0)) == []
 
 
@@ -61,7 +61,7 @@ def test_each_receipt_is_sealed_upon_the_one_before(ledger: Ledger) -> None:
     receipts = ledger.append_receipts([entry(), entry()], SEAL) + ledger.append_receipts([entry()], SEAL)
     assert [receipt.previous for receipt in receipts] == ["", receipts[0].hash, receipts[1].hash]
     assert all(receipt.hash == SEAL(receipt) for receipt in receipts)
-    assert ledger.head() == (3, receipts[2].hash)
+    assert ledger.head() == (3, receipts[2].hash, head_seal(receipts[2], SEAL))
 
 
 def test_reading_goes_on_after_a_number_and_over_pages(ledger: Ledger) -> None:
@@ -83,7 +83,7 @@ def test_an_append_that_fails_midway_leaves_nothing(ledger: Ledger) -> None:
 
     with pytest.raises(RuntimeError):
         ledger.append_receipts([entry(), entry(), entry()], seal)
-    assert ledger.head() == (0, "")
+    assert ledger.head() == (0, "", "")
     assert list(ledger.receipts_after(0)) == []
 
 
@@ -99,7 +99,7 @@ def assert_whole(ledger: Ledger, receipts: int) -> None:
     found = list(ledger.receipts_after(0))
     assert [receipt.number for receipt in found] == list(range(1, receipts + 1))
     assert [receipt.previous for receipt in found] == ["", *(receipt.hash for receipt in found[:-1])]
-    assert ledger.head() == (receipts, found[-1].hash)
+    assert ledger.head() == (receipts, found[-1].hash, head_seal(found[-1], SEAL))
 
 
 def test_processes_that_append_at_once_keep_the_chain_whole(url: str) -> None:
@@ -145,7 +145,7 @@ def test_a_reader_is_not_held_up_by_a_writer(ledger: Ledger) -> None:
         return SEAL(receipt)
 
     ledger.append_receipts([entry()], seal)
-    assert seen == [1]
+    assert set(seen) == {1}
 
 
 def test_an_erasure_opens_once_until_it_is_complete(ledger: Ledger) -> None:

@@ -16,11 +16,17 @@ from prometheus_client import CollectorRegistry
 
 from infra.database import Ledger
 from infra.event_log.redis_streams import RedisStreamsEventLog
+from infra.lake import EVENTS, Lake
 from infra.online_store import OnlineStore, connect
 from ingest.api import create_app
+from ingest.chain import seal_with, verify
 from ingest.collector import Collector
-from ingest.consent import Consents, Passage
+from ingest.consent import Consents
+from ingest.erasure import ErasureKeeper
 from ingest.events import ConsentProjection, LogRecord, decode, now, read_domain
+from ingest.export import Exports
+from ingest.gate import Gate, Passage
+from ingest.lander import Lander
 
 ROOT = Path(__file__).parents[3]
 SECRET = "a secret"
@@ -30,10 +36,10 @@ API_KEY = "a key"
 class Ingest:
     """All the parts of the ingest process; log and projection may stand on different servers."""
 
-    def __init__(self, folder: Path, redis_url: str, log_url: str) -> None:
+    def __init__(self, folder: Path, redis_url: str, log_url: str, topic: str | None = None) -> None:
         self.folder = folder
         self.store: OnlineStore = connect(redis_url)
-        self.log = RedisStreamsEventLog(log_url, uuid.uuid4().hex, partitions=2)
+        self.log = RedisStreamsEventLog(log_url, topic or uuid.uuid4().hex, partitions=2)
         self.ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}")
         self.ledger.create_tables()
         self.registry = CollectorRegistry()
@@ -41,18 +47,36 @@ class Ingest:
         self.consents = Consents(self.ledger, self.store, self.log, SECRET, self.passage)
         self.projection = ConsentProjection(self.store, SECRET)
         domain = read_domain(ROOT / "domain.toml")
-        self.collector = Collector(domain, self.projection, self.log, self.passage, self.registry)
+        self.clock = 0.0
+        self.gate = Gate(self.projection, guards=redis_url == log_url, clock=lambda: self.clock)
+        self.collector = Collector(domain, self.gate, self.log, self.passage, self.registry)
         self.ready = threading.Event()
-        self.app = create_app(self.collector, self.consents, self.registry, self.ready.is_set, API_KEY)
+        self.lake = Lake(str(folder / "lake"))
+        exports = Exports(self.lake, self.consents, self.store)
+        self.app = create_app(
+            self.collector, self.consents, exports, self.registry, ready=self.ready.is_set, api_key=API_KEY
+        )
 
     def rebuild(self) -> None:
         """Do what the process does once a second."""
-        self.consents.rebuild()
+        self.gate.compare(self.consents.rebuild)
         self.ready.set()
 
     def allow(self, user_id: str = "u1", *purposes: str) -> int:
         """Grant; returns the receipt's number."""
         return self.consents.grant(user_id, purposes or ("personalization",), "2026-01", "test").number
+
+    def land(self) -> None:
+        """Land all there is in the log, as one process."""
+        keeper = ErasureKeeper(self.ledger, self.log)
+        lander = Lander(self.log, self.lake, self.projection, keeper, CollectorRegistry())
+        while sum(self.log.end_offsets().values()) > sum(self.lake.landed(EVENTS).values()):
+            lander.step(timeout=0.2)
+        lander.close()
+
+    def verify(self) -> int:
+        """Receipts of the ledger, all of them as they were recorded."""
+        return verify(self.ledger, seal_with(SECRET)).number
 
     def logged(self) -> list[LogRecord]:
         """Every record of the log."""

@@ -19,6 +19,7 @@ import pytest
 from infra.database import LedgerUnavailable
 from infra.http import PROBLEM_JSON
 from ingest.events import CONSENT_HEAD, AcceptedEvent, Consent
+from ingest.gate import FRESH_SECONDS
 
 MakeEvent = Callable[..., dict[str, Any]]
 USER = "/v1/users/u1"
@@ -131,6 +132,7 @@ ROUTES = [
     ("PUT", f"{USER}/consent"),
     ("GET", f"{USER}/consent"),
     ("DELETE", f"{USER}/consent"),
+    ("GET", f"{USER}/data"),
     ("DELETE", USER),
     ("GET", "/v1/erasures/e1"),
 ]
@@ -192,7 +194,7 @@ def test_consent_is_given_told_and_withdrawn(client: httpx.Client, ingest: Any, 
     told = client.get(f"{USER}/consent").json()
     assert told["purposes"] == []
     assert told["receipts"] == [given.json(), withdrawn.json()]
-    assert ingest.consents.verify() == 2
+    assert ingest.verify() == 2
 
 
 def test_a_stranger_has_allowed_nothing(client: httpx.Client) -> None:
@@ -249,6 +251,44 @@ def test_the_id_of_a_path_is_the_id_of_an_event(client: httpx.Client, ingest: An
         assert client.post("/v1/events", json={"events": [event(user_id=name)]}).status_code == 202
         assert client.delete(f"/v1/users/{escaped}").status_code == 202
     assert len(events_logged(ingest)) == len(names)
+
+
+def test_giving_and_withdrawing_are_one_call_each(client: httpx.Client, ingest: Any) -> None:
+    """The withdrawal needs less: no body, no purposes. It is taken from a browser that refuses, too."""
+    assert client.put(f"{USER}/consent", json={"purposes": ["personalization"]}).status_code == 200
+    assert client.delete(f"{USER}/consent", headers={"Sec-GPC": "1"}).status_code == 200
+    assert client.get(f"{USER}/consent", headers={"Sec-GPC": "1"}).json()["purposes"] == []
+    assert client.delete(USER, headers={"Sec-GPC": "1"}).status_code == 202
+
+
+@pytest.mark.parametrize("value", ["1", "0, 1", "1,1"])
+def test_what_a_browser_that_refuses_sends_is_not_taken(
+    client: httpx.Client, ingest: Any, event: MakeEvent, value: str
+) -> None:
+    ingest.allow("u1")
+    answer = client.post("/v1/events", json={"events": [event(), event()]}, headers={"Sec-GPC": value})
+    problem = assert_problem(answer, 422, "no_event_accepted")
+    assert [verdict["code"] for verdict in problem["verdicts"]] == ["consent_missing"] * 2
+    assert "Sec-GPC" in problem["verdicts"][0]["detail"]
+    assert events_logged(ingest) == []
+    assert client.post("/v1/events", json={"events": [event()]}).status_code == 202
+
+
+def test_a_browser_that_refuses_cannot_give_consent(client: httpx.Client, ingest: Any) -> None:
+    body = {"purposes": ["personalization"]}
+    answer = client.put(f"{USER}/consent", json=body, headers={"Sec-GPC": "1"})
+    assert "turns the signal off" in assert_problem(answer, 403, "opted_out")["detail"]
+    assert ingest.ledger.head().number == 0
+
+
+@pytest.mark.parametrize("value", ["0", "", "true", "11", "?1"])
+def test_of_the_signal_only_its_one_value_means_something(
+    client: httpx.Client, ingest: Any, event: MakeEvent, value: str
+) -> None:
+    headers = {"Sec-GPC": value}
+    answer = client.put(f"{USER}/consent", json={"purposes": ["personalization"]}, headers=headers)
+    assert answer.status_code == 200
+    assert client.post("/v1/events", json={"events": [event()]}, headers=headers).status_code == 202
 
 
 # --- erasures --------------------------------------------------------------------------------------------------------
@@ -399,21 +439,26 @@ def test_without_the_log_nothing_is_called_accepted(
     ingest.close()
 
 
-def test_without_the_ledger_consent_cannot_be_changed_and_events_still_come_in(
+def test_without_the_ledger_consent_cannot_be_changed_and_soon_no_event_comes_in(
     client: httpx.Client, ingest: Any, event: MakeEvent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gate asks the projection, which holds all that was confirmed."""
+    """The gate asks the projection, which holds all that was confirmed; after a while nobody can tell any more."""
     ingest.allow("u1")
 
     def fail(*_: Any) -> None:
         raise LedgerUnavailable("down")
 
-    for name in ("append_receipts", "receipts_of", "erasure", "open_erasure_of"):
+    for name in ("append_receipts", "receipts_of", "erasure", "open_erasure_of", "head"):
         monkeypatch.setattr(ingest.ledger, name, fail)
     for method, path in ROUTES[3:]:
         assert_problem(client.request(method, path), 503, "ledger_unavailable")
     assert_problem(client.put(f"{USER}/consent", json={"purposes": ["analytics"]}), 503, "ledger_unavailable")
     assert send(client, event)[0].status_code == 202
+    ingest.clock += FRESH_SECONDS
+    with pytest.raises(LedgerUnavailable):
+        ingest.rebuild()
+    assert_problem(send(client, event)[0], 503, "consent_unavailable")
+    assert len(events_logged(ingest)) == 1
 
 
 def test_who_waits_too_long_for_a_turn_is_told_to_come_back_and_who_has_one_is_served(
@@ -424,9 +469,9 @@ def test_who_waits_too_long_for_a_turn_is_told_to_come_back_and_who_has_one_is_s
     refused = threading.Event()
     append = ingest.log.append
 
-    def slow(records: Any) -> Any:
+    def slow(records: Any, guard: Any) -> Any:
         assert refused.wait(20)
-        return append(records)
+        return append(records, guard)
 
     monkeypatch.setattr(ingest.log, "append", slow)
     batches = ingest.app.state.services.batches
@@ -454,4 +499,6 @@ def test_what_is_refused_and_who_asks_is_in_no_log_line(
     client.get(f"/v1/users/{canary}/consent")
     client.put(f"/v1/users/{canary}/consent", json={canary: canary})
     client.delete(f"/v1/users/{canary}/nothing")
+    client.post("/v1/events", json={"events": [event(user_id=canary)]}, headers={"Sec-GPC": "1"})
+    client.put(f"/v1/users/{canary}/consent", json={"purposes": ["personalization"]}, headers={"Sec-GPC": "1"})
     assert canary not in "".join(capfd.readouterr()) + caplog.text

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from infra.event_log.port import EventLogUnavailable
+from infra.event_log.port import EventLogUnavailable, GuardChanged
+from ingest.consent import Consents
 from ingest.events import AcceptedEvent, ConsentUnavailable, Item, now
+from ingest.gate import Passage
 
 MakeEvent = Callable[..., dict[str, Any]]
 
@@ -162,6 +164,49 @@ def everything(ingest: Any) -> bytes:
     return b"\n".join([*keys, *values, *files, *records])
 
 
+def test_whoever_opts_out_is_refused_and_not_even_asked_about(ingest: Any, event: MakeEvent) -> None:
+    """What is on record changes nothing, and Redis is not told of the person."""
+    ingest.allow("u1")
+    ingest.store.delete("consent:head")
+    verdicts = ingest.collector.collect([event(event_id="e1"), event(type="sneeze"), None], opted_out=True)
+    assert codes(verdicts) == ["consent_missing", "unknown_type", "invalid_event"]
+    assert verdicts[0] == ("e1", "consent_missing", "the request carries Sec-GPC: 1, which counts as a refusal")
+    assert events_logged(ingest) == []
+    assert ingest.count("marquee_events_total", verdict="consent_missing") == 1
+
+
+def test_a_batch_that_was_let_through_before_a_withdrawal_elsewhere_is_judged_again(
+    ingest: Any, event: MakeEvent
+) -> None:
+    """The log looks at the projection in the step that appends; others of the batch are taken."""
+    ingest.allow("u1")
+    ingest.allow("u2")
+    append = ingest.log.append
+    other = Consents(ingest.ledger, ingest.store, ingest.log, "a secret", Passage())
+
+    def append_after_a_withdrawal(records: Any, guard: Any) -> Any:
+        if not withdrawn:
+            withdrawn.append(other.withdraw("u1", "1", "test"))
+        return append(records, guard)
+
+    withdrawn: list[Any] = []
+    ingest.collector._log = type("Late", (), {"append": staticmethod(append_after_a_withdrawal)})()
+    assert codes(ingest.collector.collect([event(), event(user_id="u2")])) == ["consent_missing", "accepted"]
+    assert [record.user_id for record in events_logged(ingest)] == ["u2"]
+    other.close()
+
+
+def test_a_consent_that_changes_without_pause_is_a_no(ingest: Any, event: MakeEvent) -> None:
+    class Changing:
+        def append(self, _: Any, guard: Any) -> None:
+            raise GuardChanged
+
+    ingest.allow("u1")
+    ingest.collector._log = Changing()
+    with pytest.raises(ConsentUnavailable, match="without pause"):
+        ingest.collector.collect([event()])
+
+
 def test_after_a_withdrawal_is_answered_nothing_of_the_person_is_accepted(ingest: Any, event: MakeEvent) -> None:
     """Batches under way included: senders go on without pause while the person withdraws, twenty times over."""
     for _ in range(20):
@@ -197,7 +242,7 @@ def test_without_the_projection_nothing_is_taken(ingest: Any, event: MakeEvent) 
 
 def test_without_the_log_nothing_is_called_accepted(ingest: Any, event: MakeEvent) -> None:
     class Down:
-        def append(self, _: Any) -> None:
+        def append(self, _: Any, guard: Any) -> None:
             raise EventLogUnavailable("down")
 
     ingest.allow("u1")

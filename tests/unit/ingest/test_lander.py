@@ -247,7 +247,9 @@ def test_without_the_projection_nothing_lands_and_nothing_is_lost(world: World) 
 
 
 def test_what_is_no_record_of_ours_becomes_a_dead_letter(world: World) -> None:
-    bad = {b"\xff\x00": b"\xfe\xff", b"k": b"{", b"u9": encode(event(1)).replace(b'"receipt":1', b'"receipt":0')}
+    world.allow("\N{SNOWMAN}", "k", "u9")
+    bad = {"\N{SNOWMAN}".encode(): b"\xfe\xff", b"k": b"{"}
+    bad[b"u9"] = encode(event(1)).replace(b'"receipt":1', b'"receipt":0')
     world.log.append(list(bad.items()))
     world.send(item := Item(item_id="m1"))
     world.land()
@@ -294,6 +296,25 @@ def test_a_dead_letter_of_somebody_who_has_withdrawn_is_dropped(world: World) ->
     world.land()
     assert world.landed(DEAD_LETTERS, "key") == [b"here"]
     assert world.metric("marquee_dropped_on_withdrawal_total") == 2
+
+
+def test_of_a_dead_letter_of_nobody_we_know_only_its_place_is_kept(world: World) -> None:
+    """Not its key, its bytes, nor the names of its fields, which the reason would tell."""
+    world.allow("here")
+    sent = [
+        (b"canary-key", b'{"kind":"event","canary-field":"canary-value"}'),
+        (b"\xffcanary", b"canary"),
+        (b"here", b"x"),
+    ]
+    positions = world.log.append(sent)
+    world.land()
+    rows = world.lake.snapshot(DEAD_LETTERS).rows
+    assert set(rows.select("partition", "offset").rows()) == set(positions)
+    assert sorted(rows["value"].to_list()) == [b"", b"", b"x"]
+    assert sorted(rows["key"].to_list()) == [b"", b"", b"here"]
+    assert "canary" not in rows.drop("key", "value").write_csv()
+    assert world.traces("canary") == []
+    assert world.metric("marquee_landed_rows_total", table="dead_letters") == 3
 
 
 def test_a_withdrawal_takes_the_dead_letters_too(world: World) -> None:
@@ -378,7 +399,7 @@ def test_killed_between_any_two_steps_it_ends_with_the_same_lake(world: World, a
 class Unfenced(Lake):
     """What a lander without fences would do: the control that shows that the tests below can fail."""
 
-    def append(self, table: str, rows: pl.DataFrame, spans: Mapping[int, Span]) -> None:
+    def append(self, table: str, rows: pl.DataFrame, spans: Mapping[int, Span], tallies: Any = None) -> None:
         write_deltalake(self._open_or_create(table), rows.select(TABLES[table].keys()), mode="append")
 
 
@@ -413,11 +434,11 @@ def test_after_a_conflict_it_continues_at_the_fence(world: World) -> None:
     class Raced(Lake):
         raced = False
 
-        def append(self, table: str, rows: pl.DataFrame, spans: Mapping[int, Span]) -> None:
+        def append(self, table: str, rows: pl.DataFrame, spans: Mapping[int, Span], tallies: Any = None) -> None:
             if not self.raced:
                 self.raced = True
                 world.lake.append(table, rows[:4], {first.partition: Span(first.offset, first.offset + 4)})
-            super().append(table, rows, spans)
+            super().append(table, rows, spans, tallies)
 
     lander = world.lander(Raced(str(world.folder / "lake")))
     with pytest.raises(LakeConflict):

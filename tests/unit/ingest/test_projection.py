@@ -10,9 +10,9 @@ from hypothesis import strategies as some
 
 from infra.database import Entry, Ledger, Receipt
 from infra.online_store import OnlineStore, connect
-from ingest.consent import seal_with
+from ingest.chain import seal_with
 from ingest.events import CONSENT_HEAD, Consent, ConsentProjection, ConsentUnavailable, consent_key, subject
-from ingest.projection import REBUILDING, STRANDED, LedgerBehind, ProjectionWriter, fold
+from ingest.projection import REBUILDING, STRANDED, WITNESS, LedgerBehind, ProjectionWriter, fold
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 PERSONAL = frozenset({"personalization"})
@@ -100,6 +100,19 @@ def test_a_direct_write_leaves_the_head_where_it_is(
     assert writer.catch_up() == 2
     assert store.get(CONSENT_HEAD) == b"2"
     assert value(store, "s2") == Consent(1, 0, PERSONAL)
+
+
+def test_the_last_receipt_is_witnessed_at_once_and_never_an_earlier_one(
+    writer: ProjectionWriter, ledger: Ledger, store: OnlineStore
+) -> None:
+    assert writer.witness() == (0, "", "")
+    first, second = record(ledger, "grant"), record(ledger, "withdraw")
+    writer.apply([second])
+    writer.apply([first])
+    assert writer.witness() == (2, second.hash, "")
+    store.delete(CONSENT_HEAD, WITNESS)
+    writer.catch_up()
+    assert writer.witness() == (2, second.hash, "")
 
 
 def test_only_the_tail_is_read_again(writer: ProjectionWriter, ledger: Ledger, store: OnlineStore) -> None:
