@@ -103,7 +103,10 @@ def test_a_publish_mixes_nothing_and_fails_nobody() -> None:
 def test_a_crowd_is_turned_away_in_words() -> None:
     report = overload_drill(OverloadSize(users=200, usual=16, waiting=30, seconds=2, rounds=1))
     assert set(broken(OVERLOAD, report.figures)) <= TIMING, report
-    assert report.phases[0].figures["statuses"].keys() == {"200", "503"}
+    (refused,) = report.figures["refused_per_second"]
+    assert refused > 0
+    # The crowd is refused before the few viewers among it are: they may or may not be.
+    assert report.phases[0].figures["statuses"].keys() <= {"200", "503"}
 
 
 def seen(report: Report, phase: str) -> set[str]:
