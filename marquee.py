@@ -1,5 +1,6 @@
 """The `marquee` command: hands over to each stage's `main.py`."""
 
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,10 @@ load_app = typer.Typer(no_args_is_help=True, help="Send a data set through the i
 app.add_typer(load_app, name="load")
 letters_app = typer.Typer(no_args_is_help=True, help="Records of the log that could not be landed: read, fix, replay.")
 app.add_typer(letters_app, name="dead-letters")
+keys_app = typer.Typer(
+    no_args_is_help=True, help="Keys of those who call the APIs. Changes hold within 2 s, everywhere."
+)
+app.add_typer(keys_app, name="keys")
 
 
 @app.command()
@@ -35,6 +40,9 @@ def up() -> None:
 def demo(
     data: Annotated[Path | None, typer.Option(help="A MovieLens folder; generated viewers where left out.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the demo's platform lives; emptied first.")] = Path("var/demo"),
+    open_: Annotated[
+        bool, typer.Option("--open", help="Show the storefront in a browser, and stay up until Ctrl-C.")
+    ] = False,
 ) -> None:
     """See the loop learn, end to end, in about a minute: events, training, serving, nearline, rollback, erasure.
 
@@ -43,7 +51,7 @@ def demo(
     """
     from workshop.main import demo
 
-    raise typer.Exit(demo(data, folder))
+    raise typer.Exit(demo(data, folder, open_))
 
 
 OptIn = Annotated[float, typer.Option(min=0, max=1, help="Share of the viewers that opt in.")]
@@ -71,17 +79,53 @@ def export(
     raise typer.Exit(load_export(file))
 
 
+RUNNING, SIMULATED = "Against a running platform", "In one process, with --rounds"
+
+
 @app.command()
 def audience(
+    ctx: typer.Context,
+    *,
     users: Annotated[int, typer.Option(min=1, help="Viewers to simulate.")] = 500,
-    seconds: Annotated[float, typer.Option(min=1, help="How long they browse, after their past was sent.")] = 30,
-    rate: Annotated[float, typer.Option(min=0.1, help="Events a second while they browse.")] = 50,
-    opt_in: OptIn = 0.8,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="How long they browse, after their past was sent.", rich_help_panel=RUNNING)
+    ] = 30,
+    rate: Annotated[
+        float, typer.Option(min=0.1, help="Events a second while they browse.", rich_help_panel=RUNNING)
+    ] = 50,
+    opt_in: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the viewers that opt in.", rich_help_panel=RUNNING)
+    ] = 0.8,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Close the loop so many times; 12 is enough.", rich_help_panel=SIMULATED)
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=2, help="Worlds to play it in: more give narrower intervals.", rich_help_panel=SIMULATED)
+    ] = 8,
+    out: Annotated[
+        Path, typer.Option(help="The figures, as JSON; the plot goes beside it, as SVG.", rich_help_panel=SIMULATED)
+    ] = Path("var/rounds.json"),
 ) -> None:
-    """Send simulated traffic to a running platform: viewers with hidden tastes who ask for lists and play from them."""
-    from workshop.main import audience
+    """Simulated viewers with hidden tastes: traffic for a running platform, or the whole loop in one process.
 
-    raise typer.Exit(audience(users, seconds, rate, opt_in))
+    Without --rounds, viewers send their past to the running platform, ask for lists and play from them.
+
+    With --rounds, no platform is needed. In every round viewers are shown lists, answer by their tastes, and what they
+    watched is what models learn from next. Each way to recommend has a world of its own, with the same viewers and the
+    same dice: **popularity** counts anew before every round; **stale** is a model that was trained once and knows
+    what people had done by then; **nearline** is that model with everybody's newest history; **fresh** is trained anew
+    before every round; the **oracle** knows the tastes. New viewers and new items arrive in every round. The defaults
+    take a minute. Ctrl-C keeps the worlds that are done. What it assumes, and what it cannot show: docs/simulation.md.
+    """
+    from workshop.main import audience
+    from workshop.main import rounds as close_the_loop
+
+    for name in ("seconds", "rate", "opt_in") if rounds else ("seeds", "out"):
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option, with_it = name.replace("_", "-"), "with" if rounds else "without"
+            raise typer.BadParameter(f"--{option} does nothing {with_it} --rounds: leave it out")
+    raise typer.Exit(close_the_loop(rounds, seeds, users, out) if rounds else audience(users, seconds, rate, opt_in))
 
 
 class History(StrEnum):
@@ -121,6 +165,14 @@ def train(
         train_on_schedule()
     else:
         raise typer.Exit(train_once(accept_data))
+
+
+@app.command()
+def operate() -> None:
+    """Run the operator's API alone (MARQUEE_OPERATOR_PORT): versions, runs, and the platform's figures over HTTP."""
+    from training.main import operate
+
+    operate()
 
 
 @app.command(context_settings={"allow_extra_args": True})
@@ -349,6 +401,66 @@ def verify_ledger(
     from ingest.main import verify_ledger
 
     raise typer.Exit(verify_ledger(kept))
+
+
+class Scope(StrEnum):
+    """What a key may do."""
+
+    events = "events"
+    items = "items"
+    people = "people"
+    recommendations = "recommendations"
+    operate = "operate"
+
+
+@keys_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="Whose key it is; for people to read.")],
+    scope: Annotated[list[Scope], typer.Option(help="What it may do; give it several times.")],
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Events a second it may send.  [default: any]")] = None,
+    burst: Annotated[float | None, typer.Option(min=1, help="Events at once.  [default: 10 s of the rate]")] = None,
+    expires: Annotated[datetime | None, typer.Option(help="When it ends, in UTC.  [default: never]")] = None,
+) -> None:
+    """Make a key and print it. It is shown this once: only its digest is kept.
+
+    events: send events. items: say what items are. people: consent, data and erasure of anybody. recommendations: lists
+    of anybody. operate: lineage, and all of the operator's API. A website's back end wants all but the last.
+    """
+    from infra.main import create_key
+
+    if burst is not None and rate is None:
+        raise typer.BadParameter("--burst is a part of a quota: give --rate too")
+    raise typer.Exit(create_key(name, [each.value for each in scope], rate, burst, expires))
+
+
+@keys_app.command("list")
+def list_keys() -> None:
+    """Print the keys, oldest first: id, state, since when, scopes, quota, name."""
+    from infra.main import list_keys
+
+    raise typer.Exit(list_keys())
+
+
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="As the list shows it, and the middle of mq_ID_….")]
+
+
+@keys_app.command("revoke")
+def revoke_key(key_id: KeyId) -> None:
+    """End a key, for good."""
+    from infra.main import revoke_key
+
+    raise typer.Exit(revoke_key(key_id))
+
+
+@keys_app.command("rotate")
+def rotate_key(
+    key_id: KeyId,
+    grace: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long the old secret still works.")] = 0,
+) -> None:
+    """Give a key a new secret and print it. With --grace nobody is locked out while it is passed on."""
+    from infra.main import rotate_key
+
+    raise typer.Exit(rotate_key(key_id, grace))
 
 
 main = app

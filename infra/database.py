@@ -4,6 +4,7 @@ It knows people by their pseudonym only. What a receipt's hash is made of is the
 that receipts are numbered 1, 2, 3 … without a gap and each is sealed upon the one before is kept here, by one lock.
 """
 
+import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sql
 
-from infra.database_tables import ERASURES, HEAD, RECEIPTS, STEPS, TABLES, engine
+from infra.database_tables import ADDED, ERASURES, HEAD, RECEIPTS, STEPS, TABLES, engine
+from infra.transport import reason
 
 PAGE = 1000
 CREATE_LOCK = 0x6D6171
@@ -75,10 +77,17 @@ def head_seal(last: Receipt, seal: Seal) -> str:
 
 
 class Step(NamedTuple):
-    """A stage's signature under an erasure: how many things it removed (None: they end by retention), and when."""
+    """A stage's signature under an erasure.
+
+    Attributes:
+        removed: how many things it removed; None: it cannot remove them, they end by retention.
+        at: when.
+        remains_until: when what it could not remove is gone; None also where that is never.
+    """
 
     removed: int | None
     at: datetime
+    remains_until: datetime | None = None
 
 
 class ErasureState(NamedTuple):
@@ -94,6 +103,20 @@ class ErasureState(NamedTuple):
     completed_at: datetime | None
     mark: tuple[int, int] | None
     steps: Mapping[str, Step]
+
+
+class Counts(NamedTuple):
+    """How many people there are in the ledger.
+
+    Attributes:
+        allowing: purposes that are allowed now → people; of none: who have withdrawn or were erased.
+        erasing: whose erasure is open.
+        erased: whose erasures are all complete.
+    """
+
+    allowing: Mapping[tuple[str, ...], int]
+    erasing: int
+    erased: int
 
 
 class Ledger:
@@ -117,9 +140,9 @@ class Ledger:
             if self._engine.dialect.name == "postgresql":
                 connection.execute(sql.select(sql.func.pg_advisory_xact_lock(CREATE_LOCK)))
             TABLES.create_all(connection)
-            if "seal" not in {column["name"] for column in sql.inspect(connection).get_columns(HEAD.name)}:
-                # A ledger made before heads were sealed.
-                connection.execute(sql.text(f"ALTER TABLE {HEAD.name} ADD COLUMN seal VARCHAR(64) DEFAULT '' NOT NULL"))
+            for (table, name), kind in ADDED.items():
+                if name not in {column["name"] for column in sql.inspect(connection).get_columns(table.name)}:
+                    connection.execute(sql.text(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}"))
             if connection.execute(sql.select(HEAD)).first() is None:
                 connection.execute(sql.insert(HEAD).values(id=1, number=0, hash=""))
 
@@ -205,7 +228,7 @@ class Ledger:
         later = sql.or_(ERASURES.c.mark_offset.is_(None), ERASURES.c.mark_offset < offset)
         self._update_erasure(erasure_id, later, mark_partition=partition, mark_offset=offset)
 
-    def sign_step(self, erasure_id: str, stage: str, removed: int | None, at: datetime) -> None:
+    def sign_step(self, erasure_id: str, stage: str, step: Step) -> None:
         """Put a stage's signature under an erasure; the first one counts. Unknown erasures are passed over.
 
         Raises:
@@ -215,8 +238,7 @@ class Ledger:
         with self._writing() as (connection, _):
             known = connection.execute(sql.select(ERASURES).where(ERASURES.c.erasure_id == erasure_id)).first()
             if known and connection.execute(sql.select(STEPS).where(ours)).first() is None:
-                step = {"erasure_id": erasure_id, "stage": stage, "removed": removed, "at": at}
-                connection.execute(sql.insert(STEPS).values(step))
+                connection.execute(sql.insert(STEPS).values(erasure_id=erasure_id, stage=stage, **step._asdict()))
 
     def complete_erasure(self, erasure_id: str, at: datetime) -> None:
         """Close an erasure; the first time counts.
@@ -226,13 +248,14 @@ class Ledger:
         """
         self._update_erasure(erasure_id, ERASURES.c.completed_at.is_(None), completed_at=at)
 
-    def erasure(self, erasure_id: str) -> ErasureState | None:
-        """How far an erasure has come; None when there is none of that id.
+    def erasure(self, erasure_id: str, subject: str | None = None) -> ErasureState | None:
+        """How far an erasure has come; None when there is none of that id, or it is not that of `subject`.
 
         Raises:
             LedgerUnavailable: the ledger does not answer.
         """
-        return next(iter(self._erasures(ERASURES.c.erasure_id == erasure_id)), None)
+        theirs = sql.true() if subject is None else ERASURES.c.subject == subject
+        return next(iter(self._erasures(sql.and_(ERASURES.c.erasure_id == erasure_id, theirs))), None)
 
     def open_erasures(self) -> list[ErasureState]:
         """The erasures that are not complete, oldest first.
@@ -241,6 +264,38 @@ class Ledger:
             LedgerUnavailable: the ledger does not answer.
         """
         return self._erasures(ERASURES.c.completed_at.is_(None))
+
+    def erasures_without(self, stage: str) -> tuple[int, dict[str, int]]:
+        """The number of the last receipt that opened an erasure (0: none did), and those that the stage has not signed.
+
+        Returns:
+            That number, and erasure_id → number of its receipt.
+
+        Raises:
+            LedgerUnavailable: the ledger does not answer.
+        """
+        signed = sql.exists().where(STEPS.c.erasure_id == ERASURES.c.erasure_id, STEPS.c.stage == stage)
+        with self._reading() as connection:
+            last = connection.execute(sql.select(sql.func.max(ERASURES.c.receipt))).scalar()
+            found = connection.execute(sql.select(ERASURES.c.erasure_id, ERASURES.c.receipt).where(~signed)).all()
+        return last or 0, {row.erasure_id: row.receipt for row in found}
+
+    # --- people ------------------------------------------------------------------------------------------------------
+
+    def counts(self) -> Counts:
+        """Count the people, by the last receipt of each. It reads all receipts: not for every request.
+
+        Raises:
+            LedgerUnavailable: the ledger does not answer.
+        """
+        last = sql.select(sql.func.max(RECEIPTS.c.number).label("number")).group_by(RECEIPTS.c.subject).subquery()
+        said = sql.cast(RECEIPTS.c.purposes, sql.Text)  # PostgreSQL cannot group by JSON.
+        allowing = sql.select(said, sql.func.count()).join(last, last.c.number == RECEIPTS.c.number).group_by(said)
+        people = sql.select(sql.func.count(sql.distinct(ERASURES.c.subject)))
+        with self._reading() as connection:
+            by_purposes = {tuple(json.loads(text)): number for text, number in connection.execute(allowing)}
+            erasing = connection.execute(people.where(ERASURES.c.completed_at.is_(None))).scalar_one()
+            return Counts(by_purposes, erasing, connection.execute(people).scalar_one() - erasing)
 
     def close(self) -> None:
         """Give back connections."""
@@ -263,7 +318,7 @@ class Ledger:
             steps = connection.execute(sql.select(STEPS).join(ERASURES).where(where)).all()
         signed: dict[str, dict[str, Step]] = {row.erasure_id: {} for row in rows}
         for step in steps:
-            signed.setdefault(step.erasure_id, {})[step.stage] = Step(step.removed, step.at)
+            signed.setdefault(step.erasure_id, {})[step.stage] = Step(step.removed, step.at, step.remains_until)
         return [
             ErasureState(
                 row.erasure_id,
@@ -301,4 +356,4 @@ def _answering() -> Iterator[None]:
         yield
     except sql.exc.SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
-        raise LedgerUnavailable(f"the ledger does not answer: {type(cause).__name__}") from error
+        raise LedgerUnavailable(f"the ledger does not answer: {reason(cause)}") from error

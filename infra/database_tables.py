@@ -72,7 +72,10 @@ STEPS = sql.Table(
     sql.Column("stage", sql.String(32), primary_key=True),
     sql.Column("removed", sql.BigInteger),
     sql.Column("at", Moment, nullable=False),
+    sql.Column("remains_until", Moment),
 )
+ADDED = {(HEAD, "seal"): "VARCHAR(64) DEFAULT '' NOT NULL", (STEPS, "remains_until"): "VARCHAR(32)"}
+"""Columns that a ledger of an older version lacks."""
 
 
 def engine(url: str) -> sql.Engine:

@@ -6,10 +6,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from infra.key_file import KeyFile, KeyScope
 from infra.settings import SECRETS_FILE
 
 OLDEST_REDIS = 7
 LONGEST_SOCKET_PATH = 107
+FIRST_KEY = "made by marquee up"
 
 
 class EmbeddedError(Exception):
@@ -63,13 +68,29 @@ def redis_command(socket: Path) -> list[str]:
     return [str(redis_server()), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
-def make_secrets(data: Path) -> None:
-    """Make the data folder and, once, the key and the secret of this platform, readable by its owner only."""
+def make_secrets(data: Path, keys: KeyFile) -> None:
+    """Make the data folder and, once, an operator's key and the secret, readable by their owner only.
+
+    Raises:
+        KeysError: the file of keys cannot be read or written.
+    """
     data.mkdir(parents=True, exist_ok=True)
     path = data / SECRETS_FILE
     if not path.exists():
+        api_key = keys.create(FIRST_KEY, list(KeyScope))
         path.touch(mode=0o600)
-        path.write_text(f"MARQUEE_API_KEY={secrets.token_urlsafe(24)}\nMARQUEE_SECRET={secrets.token_urlsafe(32)}\n")
+        path.write_text(f"MARQUEE_API_KEY={api_key}\nMARQUEE_SECRET={secrets.token_urlsafe(32)}\n")
+
+
+def make_login_key(private: Path) -> Path:
+    """Make, once, what the login for demonstrations signs with; returns the file that checks what it signed."""
+    public = private.with_suffix(".public.pem")
+    if not public.exists():
+        key = Ed25519PrivateKey.generate()
+        private.touch(mode=0o600)
+        private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return public
 
 
 def _major_version(server: str) -> int:

@@ -1,24 +1,22 @@
-"""What both HTTP edges share: problem documents (RFC 9457), the API key, and bodies with a cap."""
+"""What the HTTP edges share: problem documents (RFC 9457), what an outage is answered with, and ids in paths."""
 
-import hashlib
-import hmac
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
-from fastapi import FastAPI, Request, Security
+import structlog
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 PROBLEM_JSON = "application/problem+json"
-UNAUTHORIZED = "Send the platform's key as `Authorization: Bearer KEY` or as `X-API-Key: KEY`."
 
 STAND_IN = "\x1f"
 """What stands for a slash within an id while a path is taken apart. No id may contain it; who sends it gets a NUL."""
@@ -99,6 +97,27 @@ def install_problem_handlers(app: FastAPI) -> None:
     add_schemas(app, ProblemDocument)
 
 
+def install_outages(
+    app: FastAPI, outages: Mapping[type[Exception], tuple[str, str]], headers: Mapping[str, str]
+) -> None:
+    """Have `app` answer 503 where something it needs is down, and log why.
+
+    Args:
+        outages: what is raised then → the problem's code, and what is down, in a sentence.
+        headers: of the answer: when to come again.
+    """
+    for outage, (code, what) in outages.items():
+        app.add_exception_handler(outage, _answer_with(Problem(503, code, f"{what} Try again.", headers)))
+
+
+def _answer_with(problem: Problem) -> Callable[[Request, Exception], Response]:
+    def answer(_: Request, error: Exception) -> Response:
+        structlog.get_logger(__name__).warning("not answered", code=problem.code, reason=str(error))
+        return problem.response()
+
+    return answer
+
+
 def add_schemas(app: FastAPI, *models: type[BaseModel]) -> None:
     """Put models that no route declares among the schemas of `app`'s OpenAPI, for `body_of` and `documented`."""
     build = app.openapi
@@ -140,88 +159,24 @@ def path_id(value: str) -> str:
     return value.replace(STAND_IN, "/")
 
 
-def key_digest(api_key: str) -> bytes:
-    """What a key is compared by: its SHA-256, so that neither length nor content shows in the time it takes."""
-    return hashlib.sha256(api_key.encode()).digest()
-
-
-def key_matches(headers: Iterable[tuple[bytes, bytes]], digest: bytes) -> bool:
-    """Whether raw ASGI headers (names in lower case) carry the key of `digest`, as Bearer or as X-API-Key."""
-    for name, value in headers:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            sent = value[7:].strip()
-        elif name == b"x-api-key":
-            sent = value
-        else:
-            continue
-        return hmac.compare_digest(hashlib.sha256(sent).digest(), digest)
-    return False
-
-
-def unauthorized() -> Problem:
-    """The answer to a request without the key or with another one."""
-    return Problem(401, "unauthorized", UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
-
-
-def require_key(api_key: str) -> Callable[..., Awaitable[None]]:
-    """A FastAPI dependency that lets only holders of `api_key` pass.
-
-    Raises:
-        ValueError: the key is empty, so that nobody starts an open door by mistake.
-    """
-    if not api_key:
-        raise ValueError("the API key is empty: set MARQUEE_API_KEY")
-    digest = key_digest(api_key)
-    bearer = Security(HTTPBearer(auto_error=False, description="The platform's API key."))
-    header = Security(APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key."))
-
-    async def check_key(request: Request, _bearer: object = bearer, _header: object = header) -> None:
-        if not key_matches(request.scope["headers"], digest):
-            raise unauthorized()
-
-    return check_key
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """The request's body, counted while it arrives: what `Content-Length` says is not relied on.
-
-    Raises:
-        Problem: 413 `too_large`, as soon as more than `limit` bytes have come.
-    """
-    too_large = Problem(413, "too_large", f"The body is longer than {limit} bytes. Send smaller batches.")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise too_large
-    return bytes(body)
-
-
-async def read_json(request: Request, limit: int) -> Any:
-    """The request's body, decoded from JSON.
-
-    Raises:
-        Problem: 413 `too_large`; 400 `malformed_json`, with the place but not the text.
-    """
-    try:
-        return orjson.loads(await read_body(request, limit))
-    except orjson.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise Problem(400, "malformed_json", f"The body is no JSON: it breaks at {where}.") from None
-
-
 def _on_problem(_: Request, problem: Exception) -> Response:
     assert isinstance(problem, Problem)
     return problem.response()
 
 
-def _on_http_exception(_: Request, error: Exception) -> Response:
+def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = _FRAMEWORK_CODES.get(HTTPStatus(error.status_code), "request_failed")
-    return Problem(error.status_code, code, str(error.detail), error.headers).response()
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_allowed(request)))
+    return Problem(error.status_code, code, str(error.detail), headers).response()
+
+
+def _allowed(request: Request) -> set[str]:
+    """The methods of an address. The framework names those of the first route that has it."""
+    here = (route for route in iter_route_contexts(request.app.routes) if route.path_regex.match(request.scope["path"]))
+    return {method for route in here for method in route.methods or ()}
 
 
 def _on_invalid_request(_: Request, error: Exception) -> Response:

@@ -3,6 +3,8 @@
 Each append carries its fences in the same commit: the application transaction `land-<partition>` says up to which
 offset of the log a table holds. An append that begins below a fence, or that meets another writer's commit of the same
 partition, is refused: so a crash, a second lander or one that was thought dead can neither lose nor repeat a record.
+One to `events` that begins above a fence is refused too: a lake that was put back to an older state lacks what lies
+between.
 
 To forget is two steps. `forget` takes rows out of the tables; `purge` then takes the bytes out of the files, Delta's
 own log included (its statistics and predicates name people). That ends time travel: nothing may rest on old versions.
@@ -111,7 +113,7 @@ class Lake:
             tallies: partition → what became of these records, to be added to what became of those before.
 
         Raises:
-            LakeConflict: a fence is above where the span starts, or another writer was faster.
+            LakeConflict: a fence is above where its span starts (of `events`: or below), or another writer was faster.
             LakeUnavailable: see there.
         """
         with _translated():
@@ -120,6 +122,9 @@ class Lake:
             late = [p for p, span in spans.items() if known.get(p, 0) > span.start]
             if late:
                 raise LakeConflict(f"{table}: another lander has landed partitions {late}: continue from `landed`.")
+            early = [p for p, span in spans.items() if table == EVENTS and known.get(p, 0) < span.start]
+            if early:
+                raise LakeConflict(f"{table}: the lake has less of partitions {early} than was landed: see `landed`.")
             moved = {p: span.end for p, span in spans.items() if span.end > known.get(p, -1)}
             fence = fence_transactions(moved, known=len(known) and max(known) + 1)
             commit = CommitProperties(app_transactions=[*fence, *tally_transactions(delta, tallies or {})])
@@ -137,6 +142,18 @@ class Lake:
                 return fences(self._open(table))
             except LakeEmpty:
                 return {}
+
+    def count(self, table: str) -> int:
+        """Rows of a table, by what its log says of each file: none of them is read.
+
+        Raises:
+            LakeUnavailable: see there.
+        """
+        with _translated():
+            try:
+                return self._open(table).count()
+            except LakeEmpty:
+                return 0
 
     def tallies(self) -> dict[int, dict[str, int]]:
         """partition → what became of its records: see `TALLIES`.

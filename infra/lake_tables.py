@@ -49,9 +49,9 @@ NO_HISTORY = {
 }
 """Properties under which a table keeps nothing of its old versions once it is purged."""
 
-TALLIES = ("events", "items", "marks", "steps", "dead_letters", "dropped")
-"""What can become of a record of the log. Of each partition the table `events` keeps how many, in the commits that move
-its fence: so every record below the fence is counted once."""
+TALLIES = ("events", "items", "marks", "steps", "dead_letters", "dropped", "gone")
+"""What can become of a record of the log (`gone`: it was no longer there when it was due). Of each partition the table
+`events` keeps how many, in the commits that move its fence: so every record below the fence is counted once."""
 
 Tally = Mapping[str, int]
 """One of TALLIES → records."""

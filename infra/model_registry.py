@@ -1,18 +1,22 @@
 """The model registry on MLflow: versions with their bytes, the runs that made them, and one alias, `champion`."""
 
+import fcntl
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from infra.runs import ModelRegistryError, Runs, plain_errors
+from infra.runs import PURGED, ModelRegistryError, Runs, plain_errors
 
-__all__ = ["ModelRegistry", "ModelRegistryError", "ModelVersion", "NoSuchVersion"]
+__all__ = ["PURGED", "ModelRegistry", "ModelRegistryError", "ModelVersion", "NoSuchVersion", "VersionPurged"]
 
 CHAMPION = "champion"
 ARTIFACT = "bundle.zip"
+MOST_VERSIONS = 10_000
+"""As many as MLflow gives unless it is told."""
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -25,6 +29,10 @@ ENVIRONMENT = {
 
 class NoSuchVersion(ModelRegistryError):
     """The registry has no such version; `versions` lists the ones it has."""
+
+
+class VersionPurged(ModelRegistryError):
+    """The version's files were removed for good; the message says why. Take another version."""
 
 
 class ModelVersion(NamedTuple):
@@ -89,11 +97,11 @@ class ModelRegistry:
         self._client.set_registered_model_alias(self.model, CHAMPION, str(version))
 
     @plain_errors
-    def versions(self) -> list[ModelVersion]:
-        """All versions, newest first."""
-        return self._with_runs(
-            self._client.search_model_versions(f"name = '{self.model}'", order_by=["version_number DESC"])
-        )
+    def versions(self, most: int = MOST_VERSIONS) -> list[ModelVersion]:
+        """The versions, newest first, so many at most."""
+        newest = ["version_number DESC"]
+        found = self._client.search_model_versions(f"name = '{self.model}'", order_by=newest, max_results=most)
+        return self._with_runs(found)
 
     @plain_errors
     def version(self, version: int) -> ModelVersion:
@@ -122,9 +130,16 @@ class ModelRegistry:
         """The bytes that were registered as this version.
 
         Raises:
-            NoSuchVersion: see there.
+            NoSuchVersion, VersionPurged: see there.
         """
-        return self.runs.file(self.version(version).run_id, ARTIFACT)
+        return self.file(version, ARTIFACT)
+
+    @plain_errors
+    def file(self, version: int, name: str) -> bytes:
+        """A file of a version's run. Raises as `bundle`."""
+        found = self.version(version)
+        check_there(found)
+        return self.runs.file(found.run_id, name)
 
     def _with_runs(self, found: Sequence[Any]) -> list[ModelVersion]:
         champion = self._champion()
@@ -146,6 +161,16 @@ class ModelRegistry:
         return None if alias is None else int(alias)
 
 
+def check_there(found: ModelVersion) -> None:
+    """Whether a version still has its files.
+
+    Raises:
+        VersionPurged: see there.
+    """
+    if PURGED in found.tags:
+        raise VersionPurged(f"version {found.version} is purged: {found.tags[PURGED]}")
+
+
 @plain_errors
 def _open(uri: str, artifacts: Path, model: str) -> tuple[Any, str]:
     """A client, and the id of the model's experiment; both are made where they do not exist."""
@@ -153,12 +178,28 @@ def _open(uri: str, artifacts: Path, model: str) -> tuple[Any, str]:
     from mlflow.tracking import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # MLflow sets its own level when it is imported.
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     place = None if uri.startswith(("http://", "https://")) else artifacts.absolute().as_uri()
-    found = client.get_experiment_by_name(model)
-    experiment = found.experiment_id if found else client.create_experiment(model, artifact_location=place)
-    try:
-        client.get_registered_model(model)
-    except MlflowException:
-        client.create_registered_model(model)
+    with _alone(uri):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        found = client.get_experiment_by_name(model)
+        experiment = found.experiment_id if found else client.create_experiment(model, artifact_location=place)
+        try:
+            client.get_registered_model(model)
+        except MlflowException:
+            client.create_registered_model(model)
     return client, experiment
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Where the registry is a file, nobody else opens it meanwhile: two who make its tables at once both fail."""
+    file = uri.removeprefix("sqlite:///")
+    if file == uri:
+        yield
+        return
+    folder = os.open(Path(file).parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)

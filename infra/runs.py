@@ -13,6 +13,8 @@ KIND = "kind"
 """Tag of a run: what it was for."""
 FAILURE = "failure"
 """Tag of a run that failed: why."""
+PURGED = "purged"
+"""Tag of a run, and of its version, whose files were removed for good: why."""
 PARENT = "mlflow.parentRunId"
 LONGEST = 5000
 """Characters of a value; MLflow takes no more than 6000 of a parameter."""
@@ -204,6 +206,28 @@ class Runs:
         """The content of a run's file."""
         with tempfile.TemporaryDirectory() as folder:
             return Path(self._client.download_artifacts(run_id, name, folder)).read_bytes()
+
+    @plain_errors
+    def all_of_kind(self, kind: str) -> list[Run]:
+        """Every run of a kind, newest first."""
+        runs: list[Run] = []
+        page: str | None = ""
+        while page is not None:
+            order = ["attributes.start_time DESC"]
+            found = self._client.search_runs(
+                [self._experiment], f"tags.{KIND} = '{kind}'", max_results=AT_ONCE, order_by=order, page_token=page
+            )
+            runs += [_run(one) for one in found]
+            page = found.token
+        return runs
+
+    @plain_errors
+    def purge(self, run: Run, why: str) -> None:
+        """Remove a run's files for good; parameters, figures and words stay. Again where it was cut short."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        get_artifact_repository(run.artifacts, tracking_uri=self._client.tracking_uri).delete_artifacts()
+        self.log(run.run_id, tags={PURGED: why})
 
     def _search(self, condition: str) -> list[Run]:
         order = ["attributes.start_time DESC"]

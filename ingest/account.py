@@ -1,8 +1,9 @@
 """The account: what became of every record of the event log, so that none is lost without a trace.
 
 Everything below the lake's fences is one of these: an event or an item that landed, a mark or a step that was obeyed, a
-dead letter, or a record that was dropped because its person had withdrawn. The lander counts them in the commits that
-move the fences (`infra.lake_tables.TALLIES`), so the sums are exact whatever was killed when.
+dead letter, a record that was dropped because its person had withdrawn, or one that the log no longer had. The lander
+counts them in the commits that move the fences (`infra.lake_tables.TALLIES`), so the sums are exact whatever was killed
+when.
 """
 
 from collections import Counter
@@ -57,6 +58,7 @@ class Account(NamedTuple):
             "  of these still there": self.dead_letters_in_lake,
             "items": self.became["items"],
             "marks of consent and erasure, and their steps": self.became["marks"] + self.became["steps"],
+            "no longer in the log when they were due": self.became["gone"],
             "unaccounted for": self.unaccounted,
         }
         return [f"{records:>12,}  {what}" for what, records in rows.items()]

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-import structlog
 from anyio import CapacityLimiter, fail_after, to_thread
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
 
+from infra.access import Access, Needs, Reach, install_access, require_own
+from infra.api_docs import install_docs
+from infra.bodies import read_json
 from infra.database import LedgerUnavailable
+from infra.disk import StorageLow
 from infra.event_log.port import EventLogUnavailable
 from infra.http import (
     Problem,
@@ -18,10 +21,11 @@ from infra.http import (
     add_schemas,
     body_of,
     documented,
+    install_outages,
     install_problem_handlers,
-    read_json,
-    require_key,
 )
+from infra.key_file import KeyScope
+from infra.keys import Caller
 from infra.lake import LakeUnavailable
 from infra.telemetry import render_metrics
 from ingest.collector import Collector, Verdict
@@ -30,6 +34,7 @@ from ingest.events import MAX_BATCH, ConsentUnavailable
 from ingest.export import Exports
 from ingest.messages import (
     ConsentRequest,
+    CountsMessage,
     EventBatch,
     EventVerdicts,
     ItemBatch,
@@ -37,7 +42,8 @@ from ingest.messages import (
     verdicts_message,
 )
 from ingest.people import people
-from ingest.services import INVALID, WITH_BODY, OptedOut, Services, Use
+from ingest.quota import Intake, QuotaExceeded
+from ingest.services import COMMON, INVALID, TOO_MUCH, WITH_BODY, OptedOut, Services, Use
 
 MAX_BODY = 2 * 1024 * 1024
 BATCHES_AT_ONCE = 64
@@ -53,18 +59,20 @@ What people do comes in here, with their consent or not at all.
   or a lost connection: an event counts once.
 * **No consent, no trace**: an event of a person who has not allowed personalization is refused and stored nowhere.
 * **`Sec-GPC: 1` is a refusal**: what is sent with it is not taken, whatever is on record.
+* **A key is for something**: `events`, `items`, `people`, or all of it; 403 `scope_missing` where it is not.
 * Withdrawing and forgetting are one call each. Errors are problem documents (RFC 9457) with a stable `code`.
 """
 TAGS = [
     {"name": "events", "description": "What people do."},
     {"name": "consent", "description": "What people allow, on record in a chain of receipts."},
     {"name": "items", "description": "What is recommended."},
-    {"name": "operation", "description": "Probes and metrics; they need no key."},
+    {"name": "operation", "description": "Counts for operators; probes and metrics, which need no key."},
 ]
 OUTAGES: dict[type[Exception], tuple[str, str]] = {
     EventLogUnavailable: ("log_unavailable", "The event log does not answer."),
     LedgerUnavailable: ("ledger_unavailable", "The consent ledger does not answer."),
     LakeUnavailable: ("lake_unavailable", "The lake does not answer."),
+    StorageLow: ("storage_low", "The disk is nearly full, so nothing is taken that might not be kept."),
     ConsentUnavailable: ("consent_unavailable", "Nobody can tell now what people allow, so nothing is taken."),
 }
 
@@ -74,28 +82,42 @@ operation = APIRouter(tags=["operation"])
 
 def create_app(
     collector: Collector,
+    intake: Intake,
     consents: Consents,
     exports: Exports,
     registry: CollectorRegistry,
     *,
     ready: Callable[[], bool],
-    api_key: str,
+    access: Access,
+    room: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """The ingest API.
 
     Raises:
-        ValueError: the key is empty.
+        ValueError: a route does not say who may call it.
     """
-    app = FastAPI(title="Marquee ingest", version="1", description=DESCRIPTION, openapi_tags=TAGS)
-    app.state.services = Services(collector, consents, exports, registry, ready, CapacityLimiter(BATCHES_AT_ONCE))
-    app.include_router(v1, dependencies=[Depends(require_key(api_key))])
-    app.include_router(people, prefix="/v1", dependencies=[Depends(require_key(api_key))])
+    app = FastAPI(
+        title="Marquee ingest",
+        version="1",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # A redirect would lead to whatever host the request names.
+    )
+    app.state.services = Services(
+        collector, intake, consents, exports, registry, ready, room, CapacityLimiter(BATCHES_AT_ONCE)
+    )
+    app.include_router(v1)
+    app.include_router(people, prefix="/v1")
     app.include_router(operation)
+    install_docs(app)
+    install_access(app, access)
     app.add_middleware(SlashesInIds)
     install_problem_handlers(app)
     add_schemas(app, EventBatch, ItemBatch, ConsentRequest)
-    for outage, (code, detail) in OUTAGES.items():
-        app.add_exception_handler(outage, _answer_with(Problem(503, code, f"{detail} Try again.", RETRY)))
+    install_outages(app, OUTAGES, RETRY)
+    app.add_exception_handler(QuotaExceeded, _over_quota)
     return app
 
 
@@ -107,19 +129,30 @@ def create_app(
     status_code=202,
     tags=["events"],
     response_model=EventVerdicts,
-    responses=documented({**WITH_BODY, 422: f"{INVALID} Or `no_event_accepted`, with the verdicts."}),
+    responses=documented({**WITH_BODY, 422: f"{INVALID} Or `no_event_accepted`, with the verdicts.", 429: TOO_MUCH}),
     openapi_extra=body_of(EventBatch),
 )
-async def post_events(request: Request, services: Use, opted_out: OptedOut) -> Response:
-    """Take a batch of events: each gets a verdict, and those that are refused do not hold up the others."""
+async def post_events(
+    request: Request,
+    services: Use,
+    opted_out: OptedOut,
+    caller: Annotated[Caller, Depends(Needs(KeyScope.EVENTS, Reach.CHECKED))],
+) -> Response:
+    """Take a batch of events: each gets a verdict, and those that are refused do not hold up the others.
+
+    With a person's own token, all of them have to be that person's.
+    """
     batch = _batch(await read_json(request, MAX_BODY), "events")
-    verdicts = await _work(services, partial(services.collector.collect, opted_out=opted_out), batch)
+    for event in batch:
+        require_own(caller, event.get("user_id") if isinstance(event, dict) else None)
+    verdicts = await _work(services, partial(services.intake.take, caller=caller, opted_out=opted_out), batch)
     return _answer(verdicts_message(verdicts, "event_id"), "no_event_accepted")
 
 
 @v1.put(
     "/items",
     status_code=202,
+    dependencies=[Depends(Needs(KeyScope.ITEMS))],
     tags=["items"],
     response_model=ItemVerdicts,
     responses=documented({**WITH_BODY, 422: f"{INVALID} Or `no_item_accepted`, with the verdicts."}),
@@ -143,6 +176,7 @@ def _batch(body: Any, name: str) -> list[Any]:
 
 
 async def _work(services: Services, work: Callable[[list[Any]], list[Verdict]], batch: list[Any]) -> list[Verdict]:
+    services.room()
     try:
         with fail_after(WAIT_SECONDS):
             # Only the wait for a turn can time out: a thread that has begun is waited for.
@@ -158,6 +192,17 @@ def _answer(message: dict[str, Any], none_accepted: str) -> Response:
 
 
 # --- operation -------------------------------------------------------------------------------------------------------
+
+
+@v1.get(
+    "/counts",
+    tags=["operation"],
+    dependencies=[Depends(Needs(KeyScope.OPERATE))],
+    responses=documented(COMMON),
+)
+def get_counts(services: Use) -> CountsMessage:
+    """How many people allow what, and how many are being or were forgotten; up to ten seconds old."""
+    return CountsMessage.of(services.consents.counts())
 
 
 @operation.get("/healthz")
@@ -181,9 +226,7 @@ def metrics(services: Use) -> Response:
     return Response(content, headers={"Content-Type": content_type})
 
 
-def _answer_with(problem: Problem) -> Callable[[Request, Exception], Response]:
-    def answer(_: Request, error: Exception) -> Response:
-        structlog.get_logger(__name__).warning("not answered", code=problem.code, reason=str(error))
-        return problem.response()
-
-    return answer
+def _over_quota(_: Request, error: Exception) -> Response:
+    assert isinstance(error, QuotaExceeded)
+    detail = "This key has sent more than its quota, and nothing of this was taken. Send it again later."
+    return Problem(429, "quota_exceeded", detail, {"Retry-After": str(error.seconds)}).response()

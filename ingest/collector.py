@@ -5,30 +5,31 @@ What is refused leaves nothing behind: it is counted by verdict, and that is all
 
 import math
 from collections import Counter as Tally
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import prometheus_client as prometheus
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from infra.event_log.port import EventLog, Guard, GuardChanged
+from infra.event_log.port import EventLog, EventLogUnavailable, Guard, GuardChanged
 from ingest.events import (
+    MAX_BATCH,
     MAX_ID_BYTES,
     PERSONALIZATION,
-    AcceptedEvent,
     ConsentUnavailable,
     Domain,
     Event,
     Item,
-    LogRecord,
     describe,
     encode,
+    encode_accepted,
     key,
     now,
 )
 from ingest.gate import Gate, Passage
+from ingest.group_commit import GroupCommit
 
 ACCEPTED: Final = "accepted"
 INVALID_EVENT: Final = "invalid_event"
@@ -37,12 +38,17 @@ TOO_OLD: Final = "too_old"
 IN_THE_FUTURE: Final = "in_the_future"
 CONSENT_MISSING: Final = "consent_missing"
 INVALID_ITEM: Final = "invalid_item"
+ITEM_FLOODED: Final = "item_flooded"
 
 NOT_ALLOWED = "the person has not allowed personalization"
+FLOODED = "too many of this key's events of this minute are about this item"
 OPTED_OUT = "the request carries Sec-GPC: 1, which counts as a refusal"
 ATTEMPTS = 5
 """How often a batch is judged, where what its people allow changes between gate and log."""
+TURN_SECONDS = 1.4
+"""For so long a batch waits for those before it and for its own end; an outage is answered no later."""
 
+_EVENTS = TypeAdapter(list[Event])
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -104,14 +110,20 @@ class Collector:
         self._gate = gate
         self._log = log
         self._passage = passage
+        self._commit = GroupCommit(self._let_all_through, MAX_BATCH, len)
         self._metrics = _Metrics(registry)
 
-    def collect(self, batch: Sequence[Any], opted_out: bool = False) -> list[Verdict]:
+    def collect(
+        self, batch: Sequence[Any], opted_out: bool = False, flooded: Container[str] = frozenset[str]()
+    ) -> list[Verdict]:
         """Append the events that are valid and that their people allow; they are durable when this returns.
+
+        What several threads bring at the same time is judged and appended together.
 
         Args:
             batch: events as they were sent, decoded from JSON.
             opted_out: whoever sends them refuses, whatever is on record: nobody is asked about.
+            flooded: items about which nothing more is taken now.
 
         Returns:
             One verdict an event, in order.
@@ -120,11 +132,11 @@ class Collector:
             ConsentUnavailable: nobody can tell what is allowed, so nothing was taken.
             EventLogUnavailable: the accepted may or may not stand in the log: send the batch again, with the same ids.
         """
-        checked = [self._check(raw) for raw in batch]
+        checked = [_unless_flooded(each, flooded) for each in self._check(batch)] if flooded else self._check(batch)
         events = [event for event in checked if isinstance(event, Event)]
-        accepted = self._let_through(events) if events and not opted_out else {}
+        allowed = self._let_through(events) if events and not opted_out else frozenset[str]()
         refusal = OPTED_OUT if opted_out else NOT_ALLOWED
-        verdicts = [_verdict(outcome, accepted, refusal) for outcome in checked]
+        verdicts = [_verdict(outcome, allowed, refusal) for outcome in checked]
         self._metrics.count_events(verdicts)
         return verdicts
 
@@ -141,47 +153,62 @@ class Collector:
             EventLogUnavailable: send the batch again.
         """
         checked = [self._check_item(raw) for raw in batch]
-        self._append([item for item in checked if isinstance(item, Item)])
+        self._append([(key(item), encode(item)) for item in checked if isinstance(item, Item)])
         verdicts = [Verdict(item.item_id, ACCEPTED) if isinstance(item, Item) else item for item in checked]
         self._metrics.count_items(verdicts)
         return verdicts
 
-    def _check(self, raw: Any) -> Event | Verdict:
+    def close(self) -> None:
+        """Finish what is under way, and take no more."""
+        self._commit.close()
+
+    def _check(self, batch: Sequence[Any]) -> list[Event | Verdict]:
+        """All of them at once, which takes less than one by one: only a batch with an invalid one is parted."""
         try:
-            event = Event.model_validate(raw)
-        except ValidationError as error:
-            return Verdict(_usable_id(raw, "event_id"), INVALID_EVENT, describe(error))
+            parsed: list[Event | Verdict] = list(_EVENTS.validate_python(batch))
+        except ValidationError:
+            parsed = [_parse(raw) for raw in batch]
+        latest = now() + timedelta(seconds=self._domain.events.future_tolerance_seconds)
+        return [self._by_the_rules(each, latest) if isinstance(each, Event) else each for each in parsed]
+
+    def _by_the_rules(self, event: Event, latest: datetime) -> Event | Verdict:
         rules = self._domain.events
         if event.type not in rules.types:
             return Verdict(event.event_id, UNKNOWN_TYPE, f"known types: {', '.join(rules.types)}")
         if event.occurred_at < rules.oldest:
             return Verdict(event.event_id, TOO_OLD, f"occurred_at is before {rules.oldest.isoformat()}")
-        if event.occurred_at > now() + timedelta(seconds=rules.future_tolerance_seconds):
+        if event.occurred_at > latest:
             return Verdict(event.event_id, IN_THE_FUTURE, "occurred_at is ahead of the platform's clock")
         return event
 
-    def _let_through(self, events: Sequence[Event]) -> Mapping[int, Event]:
-        """Those of `events` that were appended, by their identity."""
+    def _let_through(self, events: Sequence[Event]) -> frozenset[str]:
+        """Ids of the people whose events were appended."""
+        try:
+            return self._commit(events, timeout=TURN_SECONDS)
+        except TimeoutError:
+            raise EventLogUnavailable("what came before takes too long") from None
+
+    def _let_all_through(self, batches: Sequence[Sequence[Event]]) -> Sequence[frozenset[str]]:
+        events = [event for batch in batches for event in batch]
         for _ in range(ATTEMPTS):
             with self._passage.through(), suppress(GuardChanged):
-                return self._judge_and_append(events)
+                return [self._judge_and_append(events)] * len(batches)
         raise ConsentUnavailable("what these people allow changes without pause")
 
-    def _judge_and_append(self, events: Sequence[Event]) -> Mapping[int, Event]:
+    def _judge_and_append(self, events: Sequence[Event]) -> frozenset[str]:
         with self._metrics.gate.time():
             consents, guard = self._gate.judge([event.user_id for event in events], PERSONALIZATION)
-        allowed = [event for event in events if consents[event.user_id].allows(PERSONALIZATION)]
+        receipts = {person: each.granted for person, each in consents.items() if each.allows(PERSONALIZATION)}
         accepted_at = now()
-        records = [
-            AcceptedEvent.model_construct(
-                **{**dict(event), "occurred_at": event.occurred_at.astimezone(UTC)},
-                receipt=consents[event.user_id].granted,
-                accepted_at=accepted_at,
-            )
-            for event in allowed
-        ]
-        self._append(records, guard)
-        return {id(event): event for event in allowed}
+        self._append(
+            [
+                (event.user_id.encode(), encode_accepted(event, receipts[event.user_id], accepted_at))
+                for event in events
+                if event.user_id in receipts
+            ],
+            guard,
+        )
+        return frozenset(receipts)
 
     def _check_item(self, raw: Any) -> Item | Verdict:
         try:
@@ -197,16 +224,29 @@ class Collector:
                 return Verdict(item.item_id, INVALID_ITEM, f"attributes.{name}: has to be of kind {kind}")
         return item
 
-    def _append(self, records: Sequence[LogRecord], guard: Guard | None = None) -> None:
+    def _append(self, records: Sequence[tuple[bytes, bytes]], guard: Guard | None = None) -> None:
         if records:
             with self._metrics.append.time():
-                self._log.append([(key(record), encode(record)) for record in records], guard)
+                self._log.append(records, guard)
 
 
-def _verdict(outcome: Event | Verdict, accepted: Mapping[int, Event], refusal: str) -> Verdict:
+def _unless_flooded(outcome: Event | Verdict, flooded: Container[str]) -> Event | Verdict:
+    if isinstance(outcome, Event) and outcome.item_id in flooded:
+        return Verdict(outcome.event_id, ITEM_FLOODED, FLOODED)
+    return outcome
+
+
+def _parse(raw: Any) -> Event | Verdict:
+    try:
+        return Event.model_validate(raw)
+    except ValidationError as error:
+        return Verdict(_usable_id(raw, "event_id"), INVALID_EVENT, describe(error))
+
+
+def _verdict(outcome: Event | Verdict, allowed: frozenset[str], refusal: str) -> Verdict:
     if isinstance(outcome, Verdict):
         return outcome
-    if id(outcome) in accepted:
+    if outcome.user_id in allowed:
         return Verdict(outcome.event_id, ACCEPTED)
     return Verdict(outcome.event_id, CONSENT_MISSING, refusal)
 

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from infra.database import Entry, ErasureState, Ledger, Receipt
+from infra.database import Counts, Entry, ErasureState, Ledger, Receipt
 from infra.event_log.port import EventLog, Position
+from infra.kept import Kept
 from infra.online_store import OnlineStore
 from ingest.chain import seal_with
 from ingest.events import (
@@ -34,6 +35,7 @@ from ingest.group_commit import GroupCommit
 from ingest.projection import ProjectionWriter, fold
 
 GRANT, WITHDRAW, ERASE = "grant", "withdraw", "erase"
+COUNTED_SECONDS = 10.0
 
 
 class _Statement(NamedTuple):
@@ -63,6 +65,7 @@ class Consents:
         self._passage = passage
         self._commit = GroupCommit(self._commit_all)
         self._erasing = threading.Lock()
+        self._counts = Kept(ledger.counts, COUNTED_SECONDS)
 
     def grant(self, user_id: str, purposes: Sequence[str], policy_version: str, source: str) -> Receipt:
         """The person allows `purposes` from here on, and nothing else.
@@ -101,18 +104,19 @@ class Consents:
                 return open_one.erasure_id
             receipt = self._commit(self._statement(user_id, [(ERASE, ())], policy_version, source))
             erasure_id = self._ledger.open_erasure(person, receipt.number, receipt.at)
+            self._projection.tell_erasures()
             mark = ErasureMark(user_id=user_id, receipt=receipt.number, erasure_id=erasure_id, at=receipt.at)
             [position] = self._append([mark])
             self._ledger.set_mark(erasure_id, *position)
         return erasure_id
 
-    def erasure(self, erasure_id: str) -> ErasureState | None:
-        """How far an erasure has come; None when there is none of that id.
+    def erasure(self, erasure_id: str, user_id: str | None = None) -> ErasureState | None:
+        """How far an erasure has come; None when there is none of that id, or it is not that of `user_id`.
 
         Raises:
             LedgerUnavailable: the ledger does not answer.
         """
-        return self._ledger.erasure(erasure_id)
+        return self._ledger.erasure(erasure_id, None if user_id is None else subject(user_id, self._secret))
 
     def current(self, user_id: str) -> tuple[Consent, list[Receipt]]:
         """What the person allows now, by the record, and every receipt of that person.
@@ -123,9 +127,19 @@ class Consents:
         receipts = self._ledger.receipts_of(subject(user_id, self._secret))
         return fold(receipts), receipts
 
+    def counts(self) -> Counts:
+        """How many people allow what, and are being erased; a few seconds old.
+
+        Raises:
+            LedgerUnavailable: the ledger does not answer.
+        """
+        return self._counts()
+
     def rebuild(self) -> int:
-        """Bring the projection up to the ledger: see `ProjectionWriter.catch_up`."""
-        return self._projection.catch_up()
+        """Bring the projection up to the ledger: see `ProjectionWriter.catch_up` and `tell_erasures`."""
+        caught_up = self._projection.catch_up()
+        self._projection.tell_erasures()
+        return caught_up
 
     def close(self) -> None:
         """Finish what is under way, and take no more."""

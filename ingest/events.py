@@ -30,12 +30,14 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveInt,
+    StrictBool,
     TypeAdapter,
     ValidationError,
     model_validator,
 )
 
 from infra.online_store import OnlineStore, OnlineStoreError
+from infra.transport import reason
 
 MAX_ID_BYTES = 128
 MAX_BATCH = 500
@@ -178,7 +180,12 @@ def _short_enough(value: str) -> str:
     return value
 
 
-Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_BYTES), AfterValidator(_short_enough)]
+_PRINTABLE = {"pattern": "^[^\\x00-\\x1f\\x7f]+$"}
+"""For readers of the schema: the part of the rule that JSON Schema has words for."""
+
+Id = Annotated[
+    str, Field(min_length=1, max_length=MAX_ID_BYTES, json_schema_extra=_PRINTABLE), AfterValidator(_short_enough)
+]
 """An opaque string of 1 to 128 bytes in UTF-8, printable."""
 
 
@@ -248,11 +255,13 @@ class Item(_Strict):
     kind: Literal["item"] = "item"
     item_id: Id
     attributes: dict[str, str | Whole | Finite | list[str]] = Field(default_factory=dict, max_length=64)
-    hidden: bool = False
+    hidden: StrictBool = False
 
 
-Stage = Literal["log", "lake", "lists", "nearline"]
+Stage = Literal["log", "lake", "dead_letters", "lists", "nearline", "models"]
 STAGES: tuple[Stage, ...] = ("log", "lake", "lists", "nearline")
+"""Whose signatures complete an erasure. `dead_letters` is signed with the lake; `models` hold no person, and are signed
+when the next retraining has replaced them."""
 
 
 class ErasureStep(_Strict):
@@ -281,6 +290,12 @@ def encode(record: LogRecord) -> bytes:
     """
     fields = record.model_dump()
     return orjson.dumps({"kind": fields.pop("kind"), **fields}, option=orjson.OPT_UTC_Z)
+
+
+def encode_accepted(event: Event, receipt: int, accepted_at: datetime) -> bytes:
+    """What `encode` makes of the event once it is accepted, without making and dumping a second model of it."""
+    fields = {"kind": "event", **vars(event), "occurred_at": event.occurred_at.astimezone(UTC)}
+    return orjson.dumps({**fields, "receipt": receipt, "accepted_at": accepted_at}, option=orjson.OPT_UTC_Z)
 
 
 def decode(value: bytes) -> LogRecord:
@@ -376,6 +391,36 @@ class Consent(NamedTuple):
         return cls(granted, revoked, frozenset(purposes))
 
 
+ERASURES = "consent:erasures"
+"""Redis key (string, no TTL; writer: ingest; reader: training): `Erasures`. It names no person."""
+
+
+class Erasures(NamedTuple):
+    """The ledger's erasures, as far as models have to know.
+
+    Attributes:
+        last: number of the newest receipt by which somebody was erased, 0 where there is none. What was learned when
+            the ledger ended before it may have been learned from that person.
+        waiting: erasure_id → number of its receipt, of those that `models` has not signed.
+    """
+
+    last: int = 0
+    waiting: Mapping[str, int] = {}
+
+    def encode(self) -> bytes:
+        """Its form in Redis.
+
+        >>> Erasures.decode(Erasures(7, {"e": 7}).encode())
+        Erasures(last=7, waiting={'e': 7})
+        """
+        return orjson.dumps([self.last, self.waiting], option=orjson.OPT_SORT_KEYS)
+
+    @classmethod
+    def decode(cls, value: bytes | None) -> "Erasures":
+        """From its form in Redis; of no value: nobody was ever erased."""
+        return cls() if value is None else cls(*orjson.loads(value))
+
+
 class ConsentUnavailable(Exception):
     """Nobody can tell now what a person allows: treat it as a no, and try again."""
 
@@ -418,12 +463,21 @@ class ConsentProjection:
         """
         return self._ask([])[0]
 
+    def erasures(self) -> Erasures:
+        """The ledger's erasures, as they were at most a second ago.
+
+        Raises:
+            ConsentUnavailable: Redis does not answer, or nobody has told it yet.
+        """
+        (value,) = self._ask([ERASURES])[1]
+        return Erasures.decode(value)
+
     def _ask(self, keys: list[str]) -> tuple[int, list[bytes | None]]:
         """The head, and the values of these keys."""
         try:
             head, *values = cast("list[bytes | None]", self._store.mget([CONSENT_HEAD, *keys]))
         except OnlineStoreError as error:
-            raise ConsentUnavailable(f"the consent projection does not answer: {type(error).__name__}") from error
+            raise ConsentUnavailable(f"the consent projection does not answer: {reason(error)}") from error
         if head is None:
             raise ConsentUnavailable(
                 "the consent projection is not whole; an ingest process rebuilds it from the ledger"

@@ -7,7 +7,7 @@ can be done again.
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import polars as pl
@@ -15,11 +15,22 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from infra.database import LedgerUnavailable
+from infra.disk import StorageLow
 from infra.event_log.port import EventLog, EventLogError, Position
 from infra.lake import DEAD_LETTERS, EVENTS, ITEMS, Lake, LakeConflict, LakeError, Span
 from infra.telemetry import LogLag
 from ingest.erasure import ErasureKeeper
-from ingest.events import ConsentMark, ConsentProjection, ConsentUnavailable, ErasureMark, ErasureStep, encode, key, now
+from ingest.events import (
+    ConsentMark,
+    ConsentProjection,
+    ConsentUnavailable,
+    ErasureMark,
+    ErasureStep,
+    Stage,
+    encode,
+    key,
+    now,
+)
 from ingest.landing import Batch, above, dead_letter_rows, event_rows, item_rows
 
 GROUP = "lander"
@@ -30,7 +41,7 @@ KEEP_EVERY_SECONDS = 2.0
 COMMITS_PER_COMPACTION = 100
 LONGEST_WAIT_SECONDS = 5.0
 
-CAUSES = (EventLogError, LakeError, ConsentUnavailable, LedgerUnavailable)
+CAUSES = (EventLogError, LakeError, ConsentUnavailable, LedgerUnavailable, StorageLow)
 """What passes by itself, so that the lander waits and tries again."""
 
 
@@ -60,6 +71,7 @@ class Lander:
         projection: tells what may be kept.
         keeper: follows the erasures.
         registry: takes the metrics.
+        room: raises `infra.disk.StorageLow` where the disk has no room for the lake to grow.
     """
 
     def __init__(
@@ -69,13 +81,17 @@ class Lander:
         projection: ConsentProjection,
         keeper: ErasureKeeper,
         registry: CollectorRegistry,
+        *,
+        room: Callable[[], None] = lambda: None,
     ) -> None:
         self._log = log
+        self._room = room
         self._lake = lake
         self._projection = projection
         self._keeper = keeper
         self._metrics = LanderMetrics(registry)
-        self._consumer = log.consumer(GROUP, start_at=lambda partition: lake.landed(EVENTS).get(partition, 0))
+        self._reached: dict[int, int] = {}
+        self._consumer = log.consumer(GROUP, start_at=self._start)
         self._behind = False
         self._commits = 0
         self._keep_at = 0.0
@@ -103,8 +119,9 @@ class Lander:
             Number of records the batch covers.
 
         Raises:
-            EventLogError, LakeError, ConsentUnavailable, LedgerUnavailable: call again; the batch begins anew.
+            Exception: one of CAUSES: call again; the batch begins anew.
         """
+        self._room()
         with self._begin_anew_on_failure():
             batch = self._gather(timeout)
             if batch.spans:
@@ -119,19 +136,24 @@ class Lander:
         """Leave the group, so that other landers take over at once."""
         self._consumer.close()
 
+    def _start(self, partition: int) -> int:
+        self._reached[partition] = self._lake.landed(EVENTS).get(partition, 0)
+        return self._reached[partition]
+
     @contextmanager
     def _begin_anew_on_failure(self) -> Iterator[None]:
         if self._behind:
             landed = self._lake.landed(EVENTS)
             for partition in self._consumer.assigned():
-                self._consumer.seek(partition, landed.get(partition, 0))
+                self._reached[partition] = landed.get(partition, 0)
+                self._consumer.seek(partition, self._reached[partition])
         self._behind = True
         yield
         self._behind = False
 
     def _gather(self, timeout: float) -> Batch:
         """Records of about a second while they keep coming; at once when there is a pause."""
-        batch = Batch()
+        batch = Batch(self._reached)
         records = self._consumer.poll(timeout)
         deadline = time.monotonic() + COMMIT_SECONDS
         while records:
@@ -150,6 +172,7 @@ class Lander:
             self._keeper.sign(step)
         # Even without rows: the fence says that all of the above was done.
         self._lake.append(EVENTS, event_rows(batch.events), batch.spans, batch.tallies)
+        self._reached |= {partition: span.end for partition, span in batch.spans.items()}
         self._metrics.landed.labels(EVENTS).inc(len(batch.events))
         self._metrics.dropped.inc(dropped)
 
@@ -176,19 +199,20 @@ class Lander:
         removed = [self._forget([erasure]) for erasure in erasures]
         if erasures:
             self._lake.purge()
-        for (at, mark), rows in zip(erasures, removed, strict=True):
+        for (at, mark), (rows, letters) in zip(erasures, removed, strict=True):
             self._keeper.met(mark, at)
-            step = ErasureStep(erasure_id=mark.erasure_id, stage="lake", removed=rows, at=now())
-            self._log.append([(key(step), encode(step))])
+            stages: dict[Stage, int] = {"dead_letters": letters, "lake": rows}
+            steps = [ErasureStep(erasure_id=mark.erasure_id, stage=s, removed=n, at=now()) for s, n in stages.items()]
+            self._log.append([(key(step), encode(step)) for step in steps])
         for _, obeyed in batch.marks:
             self._metrics.marks.labels(obeyed.kind).inc()
 
-    def _forget(self, marks: Sequence[tuple[Position, ConsentMark | ErasureMark]]) -> int:
-        """The marks stand in order, so of several of one person the last one counts."""
-        removed = self._lake.forget(EVENTS, {mark.user_id: mark.receipt for _, mark in marks})
-        removed += self._lake.forget_dead_letters({key(mark): at for at, mark in marks})
-        self._metrics.forgotten.inc(removed)
-        return removed
+    def _forget(self, marks: Sequence[tuple[Position, ConsentMark | ErasureMark]]) -> tuple[int, int]:
+        """Events and dead letters removed. The marks stand in order: of several of one person the last one counts."""
+        rows = self._lake.forget(EVENTS, {mark.user_id: mark.receipt for _, mark in marks})
+        letters = self._lake.forget_dead_letters({key(mark): at for at, mark in marks})
+        self._metrics.forgotten.inc(rows + letters)
+        return rows, letters
 
     def _after_commit(self, batch: Batch) -> None:
         """What is only of use to watchers, or can wait: it may fail."""
@@ -205,6 +229,7 @@ class Lander:
     def _keep(self) -> None:
         if time.monotonic() >= self._keep_at:
             self._keep_at = time.monotonic() + KEEP_EVERY_SECONDS
+            self._log.keep(lambda: self._lake.landed(EVENTS))
             self._metrics.erasures.inc(self._keeper.advance())
 
     def _put_off(self, error: Exception) -> None:

@@ -40,12 +40,14 @@ class Batch:
     """Neighbouring records of the log, by what they are.
 
     Attributes:
+        begins: partition → where its next record was due; unknown: at its first record.
         spans: partition → the run of records that the batch covers.
         marks: withdrawals and erasures.
         tallies: partition → what becomes of its records.
         steps: stages' signatures under erasures, by erasure and stage: a stage that was killed signs again.
     """
 
+    begins: Mapping[int, int] = field(default_factory=dict)
     spans: dict[int, Span] = field(default_factory=dict)
     events: list[tuple[Position, AcceptedEvent]] = field(default_factory=list)
     items: list[tuple[Position, Item]] = field(default_factory=list)
@@ -60,9 +62,11 @@ class Batch:
         A partition that left us and came back within one batch starts again at its fence.
         """
         for record in records:
-            span = self.spans.get(record.partition, Span(record.offset, record.offset))
+            due = self.begins.get(record.partition, record.offset)
+            span = self.spans.get(record.partition, Span(due, due))
             if record.offset >= span.end:
                 self.spans[record.partition] = Span(span.start, record.offset + 1)
+                self.tallies[record.partition]["gone"] += record.offset - span.end
                 self._sort(record)
 
     def people(self) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import HTTPError
@@ -13,15 +14,19 @@ from urllib.request import ProxyHandler, Request, build_opener
 import orjson
 import structlog
 import typer
-import uvicorn
 
+from infra.access import Access, open_access
 from infra.database import Ledger, LedgerUnavailable
+from infra.disk import DiskFloor
 from infra.event_log import open_event_log
-from infra.event_log.port import EventLog, EventLogError
-from infra.lake import Lake, LakeError
+from infra.event_log.port import EventLog, EventLogBehind, EventLogError, EventLogUnavailable
+from infra.key_file import KeysError
+from infra.lake import EVENTS, Lake, LakeError
+from infra.limited_http import run_edge
 from infra.online_store import OnlineStore, connect
+from infra.origins import allow_origins
 from infra.process import stop_event
-from infra.settings import Settings, load_settings
+from infra.settings import Settings, load_settings, required
 from infra.telemetry import configure_logs, new_registry, serve_metrics
 from ingest.account import take_account
 from ingest.api import create_app
@@ -36,9 +41,13 @@ from ingest.gate import Gate, Passage
 from ingest.lander import Lander
 from ingest.ledger_check import check
 from ingest.projection import LedgerBehind
+from ingest.quota import Floods, Intake, Quotas
+from ingest.reconciliation import Reconciliation
 
 REBUILD_EVERY_SECONDS = 1.0
-GRACE_SECONDS = 5
+STORE_SECONDS = 1.2
+"""A stopped Redis is answered with 503 within 2 s, the wait for a turn included."""
+
 ERASURE_SECONDS = 300.0
 
 
@@ -46,22 +55,28 @@ def serve_ingest() -> None:
     """Run the ingest API until SIGTERM or SIGINT; requests under way are answered first."""
     settings = load_settings()
     configure_logs("ingest", settings.log_format)
-    api_key, secret = _key(settings), _secret(settings)
+    access, secret = _access(settings), settings.signing_secret
     domain = read_domain(settings.domain)
     parts = _parts(settings)
     registry, passage = new_registry(), Passage()
     consents = Consents(parts.ledger, parts.store, parts.log, secret, passage)
     gate = Gate(ConsentProjection(parts.store, secret), guards=settings.event_log_url == settings.redis_url)
     collector = Collector(domain, gate, parts.log, passage, registry)
+    intake = Intake(collector, Quotas(parts.store, secret), Floods(settings.item_flood_per_minute), registry)
     stop, whole = stop_event(), threading.Event()
-    keeper = threading.Thread(target=_keep_projection, args=(consents, gate, whole, stop))
+    lake = Lake(settings.lake_uri)
+    keep_log = partial(parts.log.keep, partial(lake.landed, EVENTS))
+    keeper = threading.Thread(target=_keep, args=(consents, gate, keep_log, whole, stop))
     keeper.start()
     try:
-        exports = Exports(Lake(settings.lake_uri), consents, parts.store)
-        _serve(create_app(collector, consents, exports, registry, ready=whole.is_set, api_key=api_key), settings)
+        exports = Exports(lake, consents, parts.store)
+        room = DiskFloor(settings.embedded_folders, settings.disk_floor_mb).check
+        app = create_app(collector, intake, consents, exports, registry, ready=whole.is_set, access=access, room=room)
+        run_edge(allow_origins(app, settings.origins), settings.host, settings.ingest_port)
     finally:
         stop.set()
         keeper.join()
+        collector.close()
         consents.close()
         parts.close()
 
@@ -70,12 +85,22 @@ def land() -> None:
     """Run the lander until SIGTERM or SIGINT. It also follows the erasures to their end."""
     settings = load_settings()
     configure_logs("land", settings.log_format)
-    secret = _secret(settings)
+    secret = settings.signing_secret
     parts, registry = _parts(settings), new_registry()
     serve_metrics(registry, settings.host, settings.lander_metrics_port)
     keeper = ErasureKeeper(parts.ledger, parts.log)
     projection = ConsentProjection(parts.store, secret)
-    Lander(parts.log, Lake(settings.lake_uri), projection, keeper, registry).run(stop_event())
+    lake, stop = Lake(settings.lake_uri), stop_event()
+    consents = Consents(parts.ledger, parts.store, parts.log, secret, Passage())
+    reconciliation = Reconciliation(lake, parts.store, parts.log, projection, consents)
+    beside = threading.Thread(target=reconciliation.keep, args=(stop,))
+    beside.start()
+    floor = DiskFloor(
+        [Path(settings.lake_uri.removeprefix("file://")), *settings.embedded_folders], settings.disk_floor_mb
+    )
+    Lander(parts.log, lake, projection, keeper, registry, room=floor.check).run(stop)
+    beside.join()
+    consents.close()
     parts.close()
 
 
@@ -115,7 +140,7 @@ def verify_ledger(kept: str | None) -> int:
     settings = load_settings()
     ledger, store = Ledger(settings.database_url), connect(settings.redis_url)
     try:
-        typer.echo(check(ledger, store, _secret(settings), kept))
+        typer.echo(check(ledger, store, settings.signing_secret, kept))
     except (LedgerBroken, LedgerUnavailable, ValueError) as error:
         typer.echo(f"The ledger is not whole: {error}" if isinstance(error, LedgerBroken) else str(error), err=True)
         return 1
@@ -129,7 +154,7 @@ def account() -> int:
     """Print what became of every record of the log; returns the exit code: 0 if all of them are accounted for."""
     settings = load_settings()
     try:
-        log = open_event_log(settings.event_log_url, settings.topic, settings.partitions)
+        log = _open_log(settings)
         found = take_account(log, Lake(settings.lake_uri))
         log.close()
     except (EventLogError, LakeError, ValueError) as error:
@@ -215,30 +240,36 @@ def _parts(settings: Settings) -> _Parts:
     ledger = Ledger(settings.database_url)
     try:
         ledger.create_tables()
-        log = open_event_log(settings.event_log_url, settings.topic, settings.partitions)
-    except (LedgerUnavailable, EventLogError, ValueError) as error:
+        log = _open_log(settings)
+    except (LedgerUnavailable, EventLogError, LakeError, ValueError) as error:
         raise SystemExit(f"Cannot start: {error}") from error
-    return _Parts(connect(settings.redis_url), ledger, log)
+    return _Parts(connect(settings.redis_url, STORE_SECONDS), ledger, log)
 
 
-def _serve(app: Any, settings: Settings) -> None:
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.ingest_port,
-        loop="uvloop",
-        http="httptools",
-        log_config=None,
-        access_log=False,  # Paths name people.
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+def _open_log(settings: Settings) -> EventLog:
+    """The log, which ingest makes where it does not exist: it knows what was landed."""
+    fences = partial(Lake(settings.lake_uri).landed, EVENTS)
+    return open_event_log(
+        settings.event_log_url, settings.topic, settings.partitions, settings.log_retention_seconds, fences
     )
 
 
-def _keep_projection(consents: Consents, gate: Gate, whole: threading.Event, stop: threading.Event) -> None:
-    """Keep the projection at the ledger's side; `whole` is set when it was seen there for the first time."""
+def _keep(
+    consents: Consents, gate: Gate, keep_log: Callable[[], None], whole: threading.Event, stop: threading.Event
+) -> None:
+    """Keep the projection at the ledger's side, and the log above what was landed.
+
+    Args:
+        whole: set when the projection was seen at the ledger's side for the first time.
+    """
     log = structlog.get_logger(__name__)
     while True:
+        try:
+            keep_log()
+        except EventLogBehind as error:
+            log.error("collecting nothing", reason=str(error))
+        except (EventLogUnavailable, LakeError) as error:
+            log.warning("log not kept", reason=str(error))
         try:
             gate.compare(consents.rebuild)
             whole.set()
@@ -259,15 +290,12 @@ def _call(method: str, url: str, api_key: str, body: Mapping[str, Any] | None = 
     return state
 
 
+def _access(settings: Settings) -> Access:
+    try:
+        return open_access(settings)
+    except KeysError as error:
+        raise SystemExit(f"Cannot start: {error}") from None
+
+
 def _key(settings: Settings) -> str:
-    return _required(settings.api_key.get_secret_value(), "MARQUEE_API_KEY")
-
-
-def _secret(settings: Settings) -> str:
-    return _required(settings.secret.get_secret_value(), "MARQUEE_SECRET")
-
-
-def _required(value: str, name: str) -> str:
-    if not value:
-        raise SystemExit(f"{name} is not set. `marquee up` makes one in the data folder; elsewhere, set it yourself.")
-    return value
+    return required(settings.api_key, "MARQUEE_API_KEY")

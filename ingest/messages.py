@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from infra.database import ErasureState, Receipt
+from infra.database import Counts, ErasureState, Receipt
 from ingest.collector import ACCEPTED, Verdict
-from ingest.events import MAX_BATCH, Consent, Event, Id, Item, Purpose
+from ingest.events import MAX_BATCH, STAGES, Consent, Event, Id, Item, Purpose
 
 EVENT_EXAMPLE: dict[str, JsonValue] = {
     "event_id": "01J9Z6Q7W3",
@@ -43,9 +43,9 @@ class EventVerdict(BaseModel):
     """What became of one event."""
 
     event_id: str | None = Field(examples=["01J9Z6Q7W3"])
-    code: Literal["accepted", "invalid_event", "unknown_type", "too_old", "in_the_future", "consent_missing"] = Field(
-        examples=["accepted"]
-    )
+    code: Literal[
+        "accepted", "invalid_event", "unknown_type", "too_old", "in_the_future", "consent_missing", "item_flooded"
+    ] = Field(examples=["accepted"])
     detail: str = ""
 
 
@@ -117,34 +117,121 @@ class ConsentMessage(BaseModel):
         return cls(purposes=sorted(consent.purposes), receipts=[ReceiptMessage.of(receipt) for receipt in receipts])
 
 
+WHAT: dict[str, str] = {
+    "lake": "events in the lake: rows, old files, and the table's own log",
+    "dead_letters": "records that could not be landed, with their files",
+    "lists": "published lists, of every version",
+    "nearline": "history, live lists of every version, votes",
+    "log": "records of the event log",
+    "models": "versions trained on the person's events: bundles, model cards, plots",
+}
+"""stage → what of a person is kept there."""
+
+
 class StepMessage(BaseModel):
     """A stage has forgotten."""
 
     stage: str = Field(examples=["lake"])
-    removed: int | None = Field(description="Things removed; null where they end by retention.", examples=[12])
+    what: str = Field(examples=[WHAT["lake"]])
+    removed: int | None = Field(
+        description="Things removed, as far as the run that signed met them; null: they end by retention.",
+        examples=[12],
+    )
     at: datetime
 
 
+class RemainsMessage(BaseModel):
+    """Something is still there."""
+
+    stage: str = Field(examples=["log"])
+    what: str = Field(examples=[WHAT["log"]])
+    until: datetime | None = Field(description="When it is gone at the latest; null: not known.")
+    why: str
+
+
 class ErasureMessage(BaseModel):
-    """How far an erasure has come. It names no person."""
+    """How far an erasure has come: the receipt. It names no person."""
 
     erasure_id: str
-    status: Literal["open", "complete"]
+    status: Literal["open", "complete"] = Field(description="Complete: no store holds the person, but for `remains`.")
     opened_at: datetime
     completed_at: datetime | None
     steps: list[StepMessage]
+    remains: list[RemainsMessage]
 
     @classmethod
     def of(cls, state: ErasureState) -> Self:
         """From the record."""
-        steps = [StepMessage(stage=stage, removed=s.removed, at=s.at) for stage, s in state.steps.items()]
+        steps = [
+            StepMessage(stage=stage, what=WHAT[stage], removed=step.removed, at=step.at)
+            for stage, step in state.steps.items()
+        ]
         return cls(
             erasure_id=state.erasure_id,
             status="open" if state.completed_at is None else "complete",
             opened_at=state.opened_at,
             completed_at=state.completed_at,
             steps=sorted(steps, key=lambda step: step.at),
+            remains=[
+                RemainsMessage(stage=stage, what=WHAT[stage], until=until, why=why)
+                for stage, (until, why) in _remains(state).items()
+            ],
         )
+
+
+class ConsentCounts(BaseModel):
+    """People by what they allow now; who allows several purposes is counted under each."""
+
+    personalization: int
+    analytics: int
+    research: int
+    withdrawn: int = Field(description="Who allow nothing any more, by a withdrawal or an erasure.")
+
+
+class ErasureCounts(BaseModel):
+    """People who asked to be forgotten."""
+
+    open: int
+    complete: int = Field(description="All of whose erasures are.")
+
+
+class CountsMessage(BaseModel):
+    """How many people there are in the ledger. It names none."""
+
+    consents: ConsentCounts
+    erasures: ErasureCounts
+
+    @classmethod
+    def of(cls, counts: Counts) -> Self:
+        """From the record."""
+
+        def allow(purpose: Purpose) -> int:
+            return sum(people for purposes, people in counts.allowing.items() if purpose in purposes)
+
+        return cls(
+            consents=ConsentCounts(
+                personalization=allow("personalization"),
+                analytics=allow("analytics"),
+                research=allow("research"),
+                withdrawn=counts.allowing.get((), 0),
+            ),
+            erasures=ErasureCounts(open=counts.erasing, complete=counts.erased),
+        )
+
+
+def _remains(state: ErasureState) -> dict[str, tuple[datetime | None, str]]:
+    """stage → until when something remains there, and why."""
+    found: dict[str, tuple[datetime | None, str]] = {
+        stage: (None, "the stage has not signed yet") for stage in STAGES if stage not in state.steps
+    }
+    log = state.steps.get("log")
+    if log is not None and log.removed is None:
+        forever = "this log removes no single records, and its topic has no retention: give it one"
+        ends = "this log removes no single records: its retention ends them, and nothing reads them as the person's"
+        found["log"] = (log.remains_until, forever if log.remains_until is None else ends)
+    if "models" not in state.steps:
+        found["models"] = (None, "they hold no person; the next retraining that is published replaces them")
+    return found
 
 
 def verdicts_message(verdicts: Sequence[Verdict], id_name: Literal["event_id", "item_id"]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ import orjson
 
 from infra.database import Head, Ledger, Receipt
 from infra.online_store import OnlineStore, OnlineStoreError
-from ingest.events import CONSENT_HEAD, Consent, ConsentUnavailable, consent_key
+from infra.transport import reason
+from ingest.events import CONSENT_HEAD, ERASURES, Consent, ConsentUnavailable, Erasures, consent_key
 
 REBUILDING = "consent:rebuilding"
 """Redis key (string, no TTL; writer and reader: ingest): there while the projection is written anew. If it goes away
@@ -124,6 +125,18 @@ class ProjectionWriter:
                 return self._write_all()
             return self._write_after(head, CONSENT_HEAD, str(head)) if head < end else 0
 
+    def tell_erasures(self) -> None:
+        """Tell training which erasures there are.
+
+        Raises:
+            LedgerUnavailable: the ledger does not answer.
+            ConsentUnavailable: Redis does not answer.
+        """
+        found = Erasures(*self._ledger.erasures_without("models")).encode()
+        with _answering():
+            if self._values(ERASURES) != [found]:
+                self._store.set(ERASURES, found)
+
     def witness(self) -> Head:
         """The last receipt that was ever folded into this projection; `Head(0, "")` where there was none.
 
@@ -173,4 +186,4 @@ def _answering() -> Iterator[None]:
     try:
         yield
     except OnlineStoreError as error:
-        raise ConsentUnavailable(f"the consent projection does not answer: {type(error).__name__}") from error
+        raise ConsentUnavailable(f"the consent projection does not answer: {reason(error)}") from error

@@ -5,78 +5,111 @@ Kafka's transactions are not used: what must be counted once keeps its own offse
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 import structlog
-from kafka import (
-    ConsumerRebalanceListener,
-    KafkaAdminClient,
-    KafkaConsumer,
-    KafkaProducer,
-    OffsetAndMetadata,
-    OffsetSpec,
-    TopicPartition,
-)
-from kafka.errors import (
-    CommitFailedError,
-    IllegalGenerationError,
-    KafkaError,
-    RebalanceInProgressError,
-    TopicAlreadyExistsError,
-    UnknownMemberIdError,
-    UnknownTopicOrPartitionError,
-)
+from kafka import KafkaAdminClient, KafkaProducer, OffsetSpec, TopicPartition
+from kafka.errors import KafkaError
 
-from infra.event_log.port import Consumer, EventLogUnavailable, Guard, PartitionsLost, Position, Record, StartAt
+from infra.event_log import kafka_batches
+from infra.event_log.ends import Ends
+from infra.event_log.kafka_connection import REQUEST_MILLISECONDS, answering, connection
+from infra.event_log.kafka_consumer import KafkaGroupConsumer
+from infra.event_log.kafka_topic import bound, create, go_on_from, longest_life, partitions_of
+from infra.event_log.port import (
+    SKIP,
+    Consumer,
+    EventLogBehind,
+    EventLogUnavailable,
+    Fences,
+    Guard,
+    Position,
+    StartAt,
+)
+from infra.transport import Brokers
 
-APPEND_SECONDS = 2.0
-REQUEST_MILLISECONDS = 1500
-OPEN_MILLISECONDS = 5000
-SESSION_MILLISECONDS = 6000
-REPLICAS = 3
-_LOST = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
+APPEND_SECONDS = 1.3
+MADE_SECONDS = 30.0
 
 
 class KafkaEventLog:
     """See `port.EventLog`.
 
     Args:
-        url: `kafka://host:port[,host:port]`.
+        url: `kafka://host:port[,host:port]`, `kafkas://user:password@host:port` by TLS: see `transport.Brokers`.
         topic: the log's one topic. Where it does not exist it is made, with three replicas if there are brokers for it.
         partitions: how many the topic gets where it does not exist; else the number it was made with stays.
+        retention_seconds: how long records stay at most, where the topic has no retention of its own; None: as it is.
+        fences: what was landed of it; None: wait until another process has made the topic.
 
     Raises:
-        EventLogUnavailable: nothing answers there.
+        EventLogBehind: see `keep`.
+        EventLogUnavailable: nothing answers there, or the topic is not made in time.
     """
 
-    def __init__(self, url: str, topic: str, partitions: int) -> None:
-        self._brokers = url.removeprefix("kafka://").rstrip("/").split(",")
+    def __init__(
+        self,
+        url: str,
+        topic: str,
+        partitions: int,
+        retention_seconds: int | None = None,
+        fences: Fences | None = lambda: MappingProxyType({}),
+    ) -> None:
+        self._brokers = Brokers.of(url)
         self._topic = topic
-        with _answering():
-            self._admin = KafkaAdminClient(request_timeout_ms=REQUEST_MILLISECONDS, **_connection(self._brokers))
-            has = _partitions(self._admin, topic) or _create(self._admin, topic, partitions)
-            self._producer = _new_producer(self._brokers)
+        with answering(self._brokers.fault):
+            self._admin = KafkaAdminClient(request_timeout_ms=REQUEST_MILLISECONDS, **connection(self._brokers))
+        with answering():
+            self._producer = new_producer(self._brokers)
         self._producer_since = time.monotonic()
         self._replacing = threading.Lock()
-        self._partitions = [TopicPartition(topic, partition) for partition in range(has)]
+        self._ends = Ends()
+        self._wanted = partitions
+        self._retention_seconds = retention_seconds
+        try:
+            if fences is not None:
+                self.keep(fences)
+            self._partitions = has = self._wait_until_made()
+        except Exception:
+            self.close()
+            raise
         if has != partitions:
             log = structlog.get_logger(__name__)
             log.warning("the topic keeps its partitions", topic=topic, has=has, asked=partitions)
 
     def append(self, records: Sequence[tuple[bytes, bytes]], guard: Guard | None = None) -> list[Position]:
         """See `port.EventLog.append`. Kafka knows nothing of the online store: the guard is passed over."""
-        deadline = time.monotonic() + APPEND_SECONDS
+        deadline, before = time.monotonic() + APPEND_SECONDS, self._ends.before_append()
         producer = self._producer
-        with _answering():
+        with answering():
             try:
-                sent = [producer.send(self._topic, key=key, value=value) for key, value in records]
-                taken = [each.get(timeout=max(0.0, deadline - time.monotonic())) for each in sent]
+                positions = kafka_batches.append(producer, self._topic, self._partitions, records, deadline)
             except KafkaError:
                 self._replace(producer)
                 raise
-        return [Position(each.partition, each.offset) for each in taken]
+        self._ends.check(positions, before)
+        return positions
+
+    def keep(self, fences: Fences) -> None:
+        """See `port.EventLog.keep`. Only a topic that is new can be made to go on above what was landed."""
+        with answering():
+            if not partitions_of(self._admin, self._topic):
+                self._make(fences())
+        ends = self.end_offsets()
+        if not self._ends.agree(ends):
+            landed = fences()
+            self._ends.met({partition: landed.get(partition, 0) for partition in ends})
+            self._ends.behind = any(ends.get(partition, 0) < end for partition, end in self._ends.now().items())
+        if self._ends.behind:
+            raise EventLogBehind(
+                f"The topic {self._topic} ends before what was landed of it, so it has lost records, or is no topic of "
+                "this lake. Nothing is appended to it. Set MARQUEE_TOPIC to a new name: that topic goes on where the "
+                "lake ends."
+            )
+        self._ends.met(ends)
 
     def consumer(self, group: str, start_at: StartAt | None = None) -> Consumer:
         """See `port.EventLog.consumer`.
@@ -88,18 +121,42 @@ class KafkaEventLog:
 
     def end_offsets(self) -> dict[int, int]:
         """See `port.EventLog.end_offsets`."""
-        with _answering():
-            ends = self._admin.list_partition_offsets(dict.fromkeys(self._partitions, OffsetSpec.LATEST))
+        with answering():
+            partitions = (TopicPartition(self._topic, p) for p in range(partitions_of(self._admin, self._topic)))
+            ends = self._admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
         return {each.partition: end.offset for each, end in ends.items()}
 
     def forget(self, at: Position) -> None:
         """See `port.EventLog.forget`: Kafka removes no single record, the topic's retention ends its life."""
         return
 
+    def keeps_seconds(self) -> float:
+        """See `port.EventLog.keeps_seconds`."""
+        with answering():
+            return longest_life(self._admin, self._topic)
+
     def close(self) -> None:
         """See `port.EventLog.close`."""
         _stop(self._producer)
         self._admin.close()
+
+    def _make(self, landed: Mapping[int, int]) -> None:
+        known = self._ends.now()
+        ends = {p: max(landed.get(p, 0), known.get(p, 0)) for p in range(self._wanted)}
+        if create(self._admin, self._topic, self._wanted) and any(ends.values()):
+            go_on_from(self._admin, self._producer, self._topic, {p: end + SKIP for p, end in ends.items()})
+
+    def _wait_until_made(self) -> int:
+        """Number of the topic's partitions, once there is one."""
+        deadline = time.monotonic() + MADE_SECONDS
+        with answering():
+            while not (has := partitions_of(self._admin, self._topic)):
+                if time.monotonic() > deadline:
+                    raise EventLogUnavailable(f"nobody has made the log's topic {self._topic}: start ingest")
+                time.sleep(0.2)
+            if self._retention_seconds is not None:
+                bound(self._admin, self._topic, self._retention_seconds)
+        return has
 
     def _replace(self, producer: Any) -> None:
         """Go on with a new producer.
@@ -110,149 +167,24 @@ class KafkaEventLog:
         with self._replacing:
             if producer is not self._producer or time.monotonic() - self._producer_since < 1.0:
                 return
-            self._producer = _new_producer(self._brokers, producer.config["api_version"])
+            self._producer = new_producer(self._brokers, producer.config["api_version"])
             self._producer_since = time.monotonic()
         stopping = threading.Timer(APPEND_SECONDS, _stop, [producer])
         stopping.daemon = True
         stopping.start()
 
 
-class KafkaGroupConsumer:
-    """See `port.Consumer`."""
-
-    def __init__(self, brokers: list[str], topic: str, group: str, start_at: StartAt | None) -> None:
-        self._topic = topic
-        self._start_at = start_at
-        self._assigned = _Assigned()
-        self._last_answer = time.monotonic()
-        with _answering():
-            self._kafka = KafkaConsumer(
-                group_id=group,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                session_timeout_ms=SESSION_MILLISECONDS,
-                heartbeat_interval_ms=SESSION_MILLISECONDS // 3,
-                fetch_max_bytes=16 * 1024 * 1024,
-                **_connection(brokers),
-            )
-        self._kafka.subscribe([topic], listener=self._assigned)
-
-    def poll(self, timeout: float, max_records: int = 5000) -> list[Record]:
-        """See `port.Consumer.poll`."""
-        with _answering():
-            fetched = self._kafka.poll(timeout_ms=int(timeout * 1000), max_records=max_records)
-        moved = self._begin_where_asked(fetched)
-        if fetched:
-            self._last_answer = time.monotonic()
-        else:
-            self._check_that_it_answers()
-        return [
-            Record(each.partition, record.offset, record.key or b"", record.value or b"")
-            for each, records in fetched.items()
-            if each not in moved
-            for record in records
-        ]
-
-    def seek(self, partition: int, offset: int) -> None:
-        """See `port.Consumer.seek`."""
-        try:
-            self._kafka.seek(TopicPartition(self._topic, partition), offset)
-        except ValueError:
-            raise PartitionsLost(f"partition {partition} is not ours: poll again") from None
-
-    def commit(self, offsets: Mapping[int, int]) -> None:
-        """See `port.Consumer.commit`."""
-        if not offsets.keys() <= self.assigned():
-            raise PartitionsLost("another member of the group owns these partitions by now: poll again")
-        marks = {TopicPartition(self._topic, p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}
-        with _answering():
-            try:
-                self._kafka.commit(marks, timeout_ms=REQUEST_MILLISECONDS)
-            except _LOST as error:
-                raise PartitionsLost(f"the group has moved on ({type(error).__name__}): poll again") from error
-
-    def assigned(self) -> set[int]:
-        """See `port.Consumer.assigned`."""
-        return {each.partition for each in self._kafka.assignment()}
-
-    def lag(self) -> dict[int, int]:
-        """See `port.Consumer.lag`."""
-        ours = list(self._kafka.assignment())
-        with _answering():
-            ends = self._kafka.end_offsets(ours, timeout_ms=REQUEST_MILLISECONDS) if ours else {}
-            positions = {each: self._kafka.position(each, timeout_ms=REQUEST_MILLISECONDS) for each in ours}
-        return {each.partition: max(0, end - (positions[each] or 0)) for each, end in ends.items()}
-
-    def close(self) -> None:
-        """See `port.Consumer.close`."""
-        self._kafka.close(autocommit=False, timeout_ms=REQUEST_MILLISECONDS)
-
-    def _begin_where_asked(self, fetched: Mapping[Any, Sequence[Any]]) -> set[Any]:
-        """Seek in the partitions that are newly ours; return those whose fetched records are not to be handed out."""
-        if self._start_at is None:
-            self._assigned.fresh.clear()
-        moved = set()
-        try:
-            for each in sorted(self._assigned.fresh & self._kafka.assignment()):
-                wanted = self._start_at(each.partition) if self._start_at else None
-                if wanted is not None:
-                    self._kafka.seek(each, wanted)
-                    moved.add(each)
-                self._assigned.fresh.discard(each)
-        except Exception:
-            # The caller gets no records now, so none may count as read.
-            for each in set(fetched) - moved:
-                self._kafka.seek(each, fetched[each][0].offset)
-            raise
-        return moved
-
-    def _check_that_it_answers(self) -> None:
-        """Ask for something: a poll of a dead broker finds nothing, in silence."""
-        ours = list(self._kafka.assignment())
-        if ours and time.monotonic() - self._last_answer > 1.0:
-            with _answering():
-                self._kafka.end_offsets(ours, timeout_ms=REQUEST_MILLISECONDS)
-            self._last_answer = time.monotonic()
-
-
-class _Assigned(ConsumerRebalanceListener):  # type: ignore[misc]  # the library carries no types
-    """Keeps which partitions are newly ours, until the consumer's own thread has asked where to begin in them.
-
-    Attributes:
-        fresh: partitions whose beginning is still to be asked for.
-    """
-
-    def __init__(self) -> None:
-        self.fresh: set[Any] = set()
-
-    def on_partitions_revoked(self, revoked: Sequence[Any]) -> None:
-        self.fresh.difference_update(revoked)
-
-    def on_partitions_assigned(self, assigned: Sequence[Any]) -> None:
-        self.fresh.update(assigned)
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Turn what the client raises into the port's error, without the client's message: it may quote a record."""
-    try:
-        yield
-    except (KafkaError, OSError) as error:
-        raise EventLogUnavailable(f"Kafka does not answer: {type(error).__name__}") from None
-
-
-def _new_producer(brokers: list[str], api_version: tuple[int, ...] | None = None) -> Any:
-    """A producer. With `api_version` it is made without asking the brokers."""
+def new_producer(brokers: Brokers, api_version: tuple[int, ...] | None = None) -> Any:
+    """A producer that waits for all in-sync replicas. With `api_version` it is made without asking the brokers."""
     return KafkaProducer(
         api_version=api_version,
         enable_idempotence=True,
         acks="all",
-        linger_ms=2,
-        batch_size=128 * 1024,
         max_block_ms=REQUEST_MILLISECONDS,
         request_timeout_ms=REQUEST_MILLISECONDS,
         delivery_timeout_ms=int(APPEND_SECONDS * 1000),
-        **_connection(brokers),
+        metrics_enabled=False,  # Nobody reads them.
+        **connection(brokers),
     )
 
 
@@ -262,33 +194,3 @@ def _stop(producer: Any) -> None:
     producer._sender.join(APPEND_SECONDS)
     with suppress(KafkaError):
         producer.close(timeout=0)
-
-
-def _connection(brokers: list[str]) -> dict[str, Any]:
-    return {
-        "bootstrap_servers": brokers,
-        "bootstrap_timeout_ms": OPEN_MILLISECONDS,
-        "reconnect_backoff_max_ms": 1000,
-    }
-
-
-def _partitions(admin: Any, topic: str) -> int:
-    """Number of the topic's partitions; 0 where there is no such topic."""
-    described = admin.describe_topics([topic])[0]
-    if described["error_code"] == UnknownTopicOrPartitionError.errno:
-        return 0
-    return len(described["partitions"])
-
-
-def _create(admin: Any, topic: str, partitions: int) -> int:
-    replicated = len(admin.describe_cluster()["brokers"]) >= REPLICAS
-    wanted = {
-        "num_partitions": partitions,
-        "replication_factor": REPLICAS if replicated else 1,
-        "configs": {"min.insync.replicas": "2" if replicated else "1"},
-    }
-    try:
-        admin.create_topics({topic: wanted}, wait_for_metadata=True)
-    except TopicAlreadyExistsError:
-        return _partitions(admin, topic)
-    return partitions

@@ -5,6 +5,9 @@ Adapters: `kafka.py` (Apache Kafka) and `redis_streams.py` (embedded). Both pass
 A record's partition is chosen by its key, so what one person did stands in order. Offsets are dense, rise by one and
 never come back. Delivery to a group is at least once: whoever must not count twice keeps its own offsets
 (`start_at`), as the lander does inside the lake's commits.
+
+That offsets never come back has to hold for a log that lost everything, too, or what it takes anew would be taken for
+landed. So a topic is made only by who knows what was landed (`keep`), and it goes on above that.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +20,10 @@ class EventLogError(Exception):
 
 class EventLogUnavailable(EventLogError):
     """The log did not take or give records in time. Nothing may be assumed about them: try again, keeping the ids."""
+
+
+class EventLogBehind(EventLogUnavailable):
+    """The log ends before what was landed of it, so it has lost records: what it takes now would never be landed."""
 
 
 class GuardChanged(EventLogError):
@@ -46,6 +53,12 @@ class Position(NamedTuple):
 Guard = Mapping[str, bytes]
 """Key of the online store → the value that it has to have still."""
 
+Fences = Callable[[], Mapping[int, int]]
+"""partition → offset up to which its records are landed; may be slow."""
+
+SKIP = 1 << 16
+"""A topic that is made anew goes on so far above what was landed: by more than a lander may hold, and land yet."""
+
 StartAt = Callable[[int], int | None]
 """partition → offset to begin at when that partition is newly ours; None: where the group committed, or the start."""
 
@@ -61,6 +74,7 @@ class EventLog(Protocol):
                 too can tell; any other passes it over.
 
         Raises:
+            EventLogBehind: see there.
             GuardChanged: see there.
             EventLogUnavailable: within about 2 s when the log cannot take them (some may stand in it nevertheless).
         """
@@ -68,6 +82,21 @@ class EventLog(Protocol):
 
     def consumer(self, group: str, start_at: StartAt | None = None) -> "Consumer":
         """Join `group` and share the topic's partitions with its other members. One consumer belongs to one thread."""
+        ...
+
+    def keep(self, fences: Fences) -> None:
+        """See that the log goes on above what was landed, and make the topic where it does not exist.
+
+        To be called before the first append, and about every second from then on.
+
+        Args:
+            fences: asked the first time, and whenever the log is found shorter than it was.
+
+        Raises:
+            EventLogBehind: it ends before that, and cannot be made to go on (Kafka); the message says what to do.
+                Nothing is appended meanwhile.
+            EventLogUnavailable: the log does not answer.
+        """
         ...
 
     def end_offsets(self) -> dict[int, int]:
@@ -97,6 +126,14 @@ class EventLog(Protocol):
         """Give back connections. What was not appended is not waited for."""
         ...
 
+    def keeps_seconds(self) -> float | None:
+        """How long a record that cannot be removed stays at most; infinite without a retention. None: all can be.
+
+        Raises:
+            EventLogUnavailable: the log does not answer.
+        """
+        ...
+
 
 class Consumer(Protocol):
     """One member of a consumer group."""
@@ -124,6 +161,15 @@ class Consumer(Protocol):
 
     def assigned(self) -> set[int]:
         """Partitions that are ours now (known after the first polls)."""
+        ...
+
+    def position(self, partition: int) -> int:
+        """Offset that is read next of `partition`, one of ours.
+
+        Raises:
+            PartitionsLost: another member owns it by now.
+            EventLogUnavailable: the log does not answer.
+        """
         ...
 
     def lag(self) -> dict[int, int]:

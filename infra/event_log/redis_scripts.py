@@ -1,8 +1,42 @@
 """What the log on Redis Streams must do in one step: the Lua scripts of `redis_streams.py`."""
 
-APPEND_GUARDED = """
--- Append records if every guarding key still has its value. Returns the entries' ids, or nothing.
--- KEYS: guards, then a stream for each record. ARGV: number of guards, their values, then key and value of each record.
+BEGIN = """
+-- Make the topic, and have each stream that ends before its fence go on above it. Returns whether it could.
+-- KEYS: number of partitions, then the streams. ARGV: number of partitions, how far above, then the fences.
+local has = redis.call('GET', KEYS[1])
+if has and has ~= ARGV[1] then return 0 end
+local landed = 0
+for i = 3, #ARGV do landed = math.max(landed, tonumber(ARGV[i])) end
+for i = 2, #KEYS do
+  local last, fence = 0, tonumber(ARGV[i + 1])
+  local exists = redis.call('EXISTS', KEYS[i]) == 1
+  if exists then
+    local stream = redis.call('XINFO', 'STREAM', KEYS[i])
+    for j = 1, #stream, 2 do
+      if stream[j] == 'last-generated-id' then last = tonumber(string.match(stream[j + 1], '%-(%d+)$')) end
+    end
+  end
+  if last < fence or (landed > 0 and not has) then
+    local id = string.format('0-%.0f', math.max(last, fence) + ARGV[2])
+    if exists then
+      redis.call('XSETID', KEYS[i], id)
+    else
+      redis.call('XADD', KEYS[i], id, 'k', '')
+      redis.call('XDEL', KEYS[i], id)
+    end
+  end
+end
+redis.call('SET', KEYS[1], ARGV[1])
+return 1
+"""
+
+APPEND = """
+-- Append records if every guarding key still has its value. Returns the entries' ids; nothing: a guard has another
+-- value; 0: the topic is not there, so nobody has said where it goes on.
+-- KEYS: number of partitions, guards, a stream for each record. ARGV: number of guards, their values, then key and
+-- value of each record.
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+table.remove(KEYS, 1)
 local guards = tonumber(ARGV[1])
 for i = 1, guards do
   if redis.call('GET', KEYS[i]) ~= ARGV[i + 1] then return false end

@@ -8,7 +8,11 @@
 # Then: MARQUEE_EVENT_LOG=kafka://127.0.0.1:9092
 #
 # Variables: KAFKA_DATA (folder of logs and settings, default var/kafka/data), KAFKA_PORT (9092), KAFKA_CONTROLLER_PORT
-# (9093), KAFKA_LIBS (default var/kafka/libs).
+# (9093), KAFKA_ADVERTISED_PORT (where clients are sent, for a proxy in between; KAFKA_PORT), KAFKA_LIBS (default
+# var/kafka/libs). KAFKA_TLS, a folder with ca.pem and server.pem (key and certificate of this
+# host): clients come by TLS only, as KAFKA_USER with KAFKA_PASSWORD, by SCRAM-SHA-512 or PLAIN:
+# MARQUEE_EVENT_LOG=kafkas://USER:PASSWORD@localhost:9092. KAFKA_CHECK_MS: how often it looks for files whose time is over
+# (every five minutes where it is not set).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -17,6 +21,11 @@ libs=${KAFKA_LIBS:-$root/var/kafka/libs}
 data=${KAFKA_DATA:-$root/var/kafka/data}
 port=${KAFKA_PORT:-9092}
 controller_port=${KAFKA_CONTROLLER_PORT:-9093}
+advertised_port=${KAFKA_ADVERTISED_PORT:-$port}
+tls=${KAFKA_TLS:-}
+host=127.0.0.1
+protocol=PLAINTEXT
+[ -z "$tls" ] || { host=localhost; protocol=SASL_SSL; }
 properties=$data/server.properties
 pid_file=$data/pid
 java=(java -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$libs/*")
@@ -37,12 +46,14 @@ write_properties() {
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller_port
-listeners=BROKER://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller_port
-advertised.listeners=BROKER://127.0.0.1:$port
+listeners=BROKER://$host:$port,CONTROLLER://127.0.0.1:$controller_port
+advertised.listeners=BROKER://$host:$advertised_port
 inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=BROKER:$protocol,CONTROLLER:PLAINTEXT
 log.dirs=$data/log
+${KAFKA_CHECK_MS:+log.retention.check.interval.ms=$KAFKA_CHECK_MS}
+${KAFKA_CHECK_MS:+log.initial.task.delay.ms=$KAFKA_CHECK_MS}
 auto.create.topics.enable=false
 num.partitions=1
 default.replication.factor=1
@@ -56,6 +67,35 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 PROPERTIES
+  [ -z "$tls" ] || write_security >>"$properties"
+}
+
+# Readable by its owner only, as it holds the password.
+write_security() {
+  chmod 600 "$properties"
+  login="required username=\"$KAFKA_USER\" password=\"$KAFKA_PASSWORD\""
+  cat <<PROPERTIES
+ssl.keystore.type=PEM
+ssl.keystore.location=$tls/server.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$tls/ca.pem
+sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN
+sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512
+listener.name.broker.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule $login;
+listener.name.broker.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule $login \
+  user_$KAFKA_USER="$KAFKA_PASSWORD";
+PROPERTIES
+}
+
+# The words go through a file: what stands on a command line, everybody on the machine can read.
+format() {
+  words=$(mktemp)
+  printf '%s\n' -Xmx128m -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "\"$libs/*\"" kafka.tools.StorageTool format \
+    --cluster-id "$("${java[@]}" -Xmx128m kafka.tools.StorageTool random-uuid)" --config "\"$properties\"" >"$words"
+  [ -z "$tls" ] ||
+    printf '%s\n' --add-scram "\"SCRAM-SHA-512=[name=$KAFKA_USER,password=$KAFKA_PASSWORD]\"" >>"$words"
+  java "@$words" >/dev/null || { rm -f "$words"; fail "its folder $data/log could not be made"; }
+  rm -f "$words"
 }
 
 running() {
@@ -63,7 +103,7 @@ running() {
 }
 
 answers() {
-  (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null
+  (exec 3<>"/dev/tcp/$host/$port") 2>/dev/null
 }
 
 start() {
@@ -72,15 +112,12 @@ start() {
   running && fail "it runs already (process $(cat "$pid_file"))"
   mkdir -p "$data"
   write_properties
-  if [ ! -d "$data/log" ]; then
-    id=$("${java[@]}" -Xmx128m kafka.tools.StorageTool random-uuid)
-    "${java[@]}" -Xmx128m kafka.tools.StorageTool format --cluster-id "$id" --config "$properties" >/dev/null
-  fi
+  [ -d "$data/log" ] || format
   nohup "${java[@]}" -Xmx512m -XX:+UseSerialGC kafka.Kafka "$properties" </dev/null >"$data/out" 2>&1 &
   echo $! >"$pid_file"
   for _ in $(seq 600); do
     if answers; then
-      echo "kafka://127.0.0.1:$port"
+      echo "kafka${tls:+s}://$host:$port"
       return
     fi
     running || fail "it did not start; the end of $data/out: $(tail -n 5 "$data/out")"
