@@ -26,6 +26,13 @@ Redis keys, each with its type, lifetime, one writer and readers:
 | `histories:rebuilding`  | string | a minute | nearline | nearline          | somebody rebuilds them                  |
 | `training:lock`         | string | a minute | the job  | the job           | who is training now                     |
 | `training:attempts`     | string | none     | schedule | schedule          | runs begun since one came to its end    |
+| `training:run`          | string | 30 s     | the job  | operator's edge   | where a run stands, as JSON             |
+| `training:last`         | string | none     | the job  | operator's edge   | how the last run ended, as JSON         |
+| `training:asked`        | string | a minute | operator | schedule          | an operator wants a run                 |
+| `training:schedule`     | string | 15 s     | schedule | operator's edge   | somebody would take that up             |
+
+The operator's edge also reads which version is served and which bundles stand, a person's history, and how much room
+lists and histories take.
 """
 
 import io
@@ -59,6 +66,10 @@ COMPLETE = "histories:complete"
 REBUILDING = "histories:rebuilding"
 LOCK = "training:lock"
 ATTEMPTS = "training:attempts"
+RUN = "training:run"
+LAST = "training:last"
+ASKED = "training:asked"
+SCHEDULE = "training:schedule"
 FORMAT = 2
 
 Indices = npt.NDArray[np.int32]

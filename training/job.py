@@ -21,13 +21,14 @@ from training.interactions import Interactions
 from training.list_diff import diff_lists
 from training.model_card import Facts, files
 from training.phases import Phases
-from training.promotion import Contest, hold_contest
+from training.promotion import NO_CHAMPION, Contest, hold_contest
 from training.publish import Publisher
 from training.recipe import Recipe
-from training.run_record import TRAINING, RunRecord, learning_history
-from training.search import NO_GAP, Found, children, default, remembered, search, validation
+from training.run_record import TRAINING, RunRecord, learned_before, learning_history
+from training.search import NO_GAP, Found, children, default, remembered, search, so_far, validation
 from training.snapshot import Reading, read_lake
 from training.split import NothingHeldOut, Split, split_by_time
+from training.tuning import Trial
 from training.verdict import Verdict, all_passed
 
 
@@ -66,12 +67,14 @@ class Seen(NamedTuple):
         drift: how the columns differ from what this code writes.
         receipts: in the ledger now.
         champion: what is served.
+        owed: somebody was erased since the champion was trained, so it has to be replaced.
     """
 
     reading: Reading | None
     drift: list[str]
     receipts: int
     champion: Champion | None
+    owed: bool
 
 
 class Job:
@@ -109,17 +112,18 @@ class Job:
         self._tune_seconds = tune_seconds
         self._gap = gap
 
-    def run(self, accept_data: str | None = None) -> Outcome:
+    def run(self, accept_data: str | None = None, phase: Phases | None = None) -> Outcome:
         """Retrain once.
 
         Args:
             accept_data: why to go on where a check on the data fails; None: do not go on.
+            phase: told where the run stands; None: nobody looks.
 
         Raises:
             TrainingError: see there.
             Exception: what lake, consents, registry and publisher raise. Whatever it is, the champion keeps serving.
         """
-        phase = Phases()
+        phase = phase or Phases()
         self._registry.runs.end_abandoned(TRAINING)
         with self._registry.runs.run(TRAINING, {"code": self._code, "mlflow.source.git.commit": self._code}) as run_id:
             record = RunRecord(self._registry.runs, run_id)
@@ -139,18 +143,17 @@ class Job:
         if seen.reading is None or (accepted is None and not all_passed(checks)):
             record.ended_early()
             return self._end_early(seen, checks, phase)
-        return self._challenge(record, phase, seen.reading, seen.champion, Checked(checks, accepted))
+        return self._challenge(record, phase, seen.reading, seen, Checked(checks, accepted))
 
-    def _challenge(
-        self, record: RunRecord, phase: Phases, reading: Reading, champion: Champion | None, data: Checked
-    ) -> Outcome:
+    def _challenge(self, record: RunRecord, phase: Phases, reading: Reading, seen: Seen, data: Checked) -> Outcome:
+        champion = seen.champion
         with phase("split"):
             split = self._split(reading)
         with phase("tune"):
-            found = self._search(reading, split, champion)
+            found = self._search(reading, split, champion, phase)
             record.tried(children(found.trials))
         with phase("compare"):
-            contest = self._contest(split, found.recipe, champion)
+            contest = self._contest(split, found.recipe, seen)
             record.compared(contest)
         with phase("fit"):
             interactions = reading.histories()
@@ -174,6 +177,8 @@ class Job:
         )
 
     def _read(self) -> Seen:
+        # Receipts first: whoever is erased by one of these is left out of what is read after it.
+        erasures, receipts = self._consents.erasures(), self._consents.receipts()
         drift, reading = self._lake.drift(), None
         try:
             reading = read_lake(self._lake, self._consents, self._domain)
@@ -182,7 +187,9 @@ class Job:
         except LakeError:
             if not drift:
                 raise
-        return Seen(reading, drift, self._consents.receipts(), read_champion(self._registry))
+        served = self._registry.champion()
+        owed = served is not None and learned_before(self._registry.version(served).tags, erasures.last)
+        return Seen(reading, drift, receipts, read_champion(self._registry), owed)
 
     def _check(self, seen: Seen) -> tuple[Verdict, ...]:
         if seen.reading is None:
@@ -208,18 +215,25 @@ class Job:
         except NothingHeldOut as error:
             raise TrainingError(str(error)) from error
 
-    def _search(self, reading: Reading, split: Split, champion: Champion | None) -> Found:
+    def _search(self, reading: Reading, split: Split, champion: Champion | None, phase: Phases) -> Found:
         """Chosen on a hold-out of its own, from before the cut: what the gate asks about has not been looked at."""
         first = [*([] if champion is None else [champion.recipe]), *remembered(self._registry)]
+        trials: list[Trial] = []
+
+        def tell(trial: Trial) -> None:
+            trials.append(trial)
+            phase.say(so_far(trials))
+
         try:
-            return search(validation(reading, split.cut_ms, gap=self._gap), self._tune_seconds, first)
+            older = validation(reading, split.cut_ms, gap=self._gap)
+            return search(older, self._tune_seconds, first, on_trial=tell)
         except NothingHeldOut as error:
             return default(split, error)
 
-    def _contest(self, split: Split, challenger: Recipe, champion: Champion | None) -> Contest:
-        if champion is None and self._registry.champion() is not None:
-            return hold_contest(split, challenger, None, "this code cannot read the champion's bundle")
-        return hold_contest(split, challenger, champion and champion.recipe)
+    def _contest(self, split: Split, challenger: Recipe, seen: Seen) -> Contest:
+        unreadable = seen.champion is None and self._registry.champion() is not None
+        absent = "this code cannot read the champion's bundle" if unreadable else NO_CHAMPION
+        return hold_contest(split, challenger, seen.champion and seen.champion.recipe, absent, seen.owed)
 
     def _bundle(
         self, run_id: str, reading: Reading, interactions: Interactions, contest: Contest, model: Algorithm

@@ -32,6 +32,8 @@ def one_at_a_time(store: OnlineStore, seconds: float = SECONDS) -> Iterator[None
     A process that stands still for longer than the lock lives may find that another one has taken over. Its block is
     then interrupted, as Ctrl-C would, before it does what the other one does already.
 
+    The operator's edge holds it in another thread: its process ends then, once what is under way is answered.
+
     Args:
         seconds: lifetime of the lock; it is renewed three times as often.
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from infra.event_log import open_event_log
 from infra.event_log.port import EventLogError
-from infra.lake import LakeError
+from infra.lake import Lake, LakeError
 from infra.model_registry import ModelRegistryError
 from infra.online_store import OnlineStoreError, connect
 from infra.process import stop_event
@@ -28,8 +28,10 @@ from training.list_diff import diff_lists
 from training.lock import AlreadyTraining, one_at_a_time
 from training.metrics import TrainingMetrics
 from training.model_card import CARD
-from training.parts import Parts, champion_of, code_commit, open_parts
+from training.parts import OpenedParts, Parts, champion_of, code_commit, open_parts
+from training.progress import shown
 from training.publish import PublishError, current
+from training.purging import purge_and_sign
 from training.report import report_on
 from training.restoration import Restoration, start_rollback
 from training.rollback import ByHand, NothingToRollBackTo, NotLetIn, roll_back, who_types
@@ -79,7 +81,8 @@ def train_once(accept_data: str | None = None) -> int:
     """
 
     def work(parts: Parts) -> int:
-        outcome = Job(
+        purge_and_sign(parts.registry, parts.store, parts.consents, parts.open_log)  # What a killed run left undone.
+        job = Job(
             lake=parts.lake,
             consents=parts.consents,
             registry=parts.registry,
@@ -88,8 +91,11 @@ def train_once(accept_data: str | None = None) -> int:
             code=code_commit(),
             tune_seconds=parts.settings.tune_seconds,
             gap=parts.gap,
-        ).run(accept_data)
+        )
+        with shown(parts.store) as run:
+            outcome = run.outcome = job.run(accept_data, run.phases)
         show_outcome(outcome)
+        purge_and_sign(parts.registry, parts.store, parts.consents, parts.open_log)
         return OK if outcome.result == "published" else REFUSED
 
     return _command("train", "nothing was published", work, alone=True)
@@ -101,7 +107,7 @@ def train_on_schedule() -> None:
     configure_logs("trainer", settings.log_format)
     stop, metrics = stop_event(), new_registry()
     serve_metrics(metrics, settings.host, settings.trainer_metrics_port)
-    log = open_event_log(settings.event_log_url, settings.topic, settings.partitions)
+    log = open_event_log(settings.event_log_url, settings.topic, settings.partitions, fences=None)
     store = connect(settings.redis_url)
     try:
         Schedule(
@@ -114,6 +120,36 @@ def train_on_schedule() -> None:
         ).run(stop)
     finally:
         log.close()
+
+
+def operate() -> None:
+    """Run the operator's API until SIGTERM or SIGINT; requests under way are answered first."""
+    # The commands and the schedule do without what an HTTP edge needs: loading that takes longer than some of them.
+    from infra.access import open_access
+    from infra.key_file import KeysError
+    from infra.limited_http import run_edge
+    from infra.origins import allow_origins
+    from training.api import create_app
+    from training.operations import Watch
+    from training.person_lists import Bundles
+    from training.services import Services
+
+    settings = load_settings()
+    configure_logs("operate", settings.log_format)
+    try:
+        access = open_access(settings)
+    except KeysError as error:
+        raise SystemExit(f"Cannot start: {error}") from None
+    _ = settings.signing_secret  # The commands' adapters need it: who lacks it is told now.
+    parts, store = OpenedParts(settings), connect(settings.redis_url)
+    watch = Watch(settings.processes, store, Lake(settings.lake_uri))
+    app = create_app(Services(parts, store, watch, Bundles(), new_registry()), access)
+    try:
+        run_edge(allow_origins(app, settings.origins), settings.host, settings.operator_port)
+    finally:
+        watch.close()
+        store.close()
+        parts.close()
 
 
 def tune(budget: float | None, hold_out: HoldOut) -> int:
@@ -216,7 +252,7 @@ def print_models(version: int | None, card: bool = False) -> int:
         else:
             found = parts.registry.version(version)
             if card:
-                sys.stdout.write(parts.registry.runs.file(found.run_id, CARD).decode())
+                sys.stdout.write(parts.registry.file(version, CARD).decode())
                 return OK
             run = parts.registry.runs.with_ids([found.run_id])[found.run_id]
             show(*model_tables(found, run, served))

@@ -2,12 +2,15 @@
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from infra.event_log import open_event_log
+from infra.event_log.port import EventLog
 from infra.lake import Lake
 from infra.model_registry import ModelRegistry
 from infra.online_store import OnlineStore, connect
@@ -37,6 +40,15 @@ class Parts:
         """Today's, of everybody who allows it."""
         return read_lake(self.lake, self.consents, self.domain).histories()
 
+    @contextmanager
+    def open_log(self) -> Iterator[EventLog]:
+        """The event log, while the block runs."""
+        log = open_event_log(self.settings.event_log_url, self.settings.topic, self.settings.partitions)
+        try:
+            yield log
+        finally:
+            log.close()
+
     @property
     def trials(self) -> Path:
         """The file in which `marquee tune` goes on where it ended."""
@@ -58,7 +70,7 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
     """The adapters that the settings name, while the block runs."""
     domain = read_domain(settings.domain)
     store = connect(settings.redis_url, PATIENT_SECONDS)
-    consents = ConsentProjection(store, settings.secret.get_secret_value())
+    consents = ConsentProjection(store, settings.signing_secret)
     try:
         yield Parts(
             settings=settings,
@@ -73,14 +85,48 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         store.close()
 
 
+class OpenedParts:
+    """The adapters, opened by whoever asks first, so that a registry that is down keeps nobody from the rest.
+
+    Args:
+        settings: name them.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._exit = ExitStack()
+        self._parts: Parts | None = None
+
+    def __call__(self) -> Parts | None:
+        """The adapters; None while a registry in a file has none: it is not made by asking for it.
+
+        Raises:
+            infra.model_registry.ModelRegistryError: the registry does not answer.
+        """
+        with self._lock:
+            if self._parts is None and _has_file(self._settings):
+                self._parts = self._exit.enter_context(open_parts(self._settings))
+            return self._parts
+
+    def close(self) -> None:
+        """Give back connections."""
+        self._exit.close()
+
+
+def _has_file(settings: Settings) -> bool:
+    """Whether a registry in a file has it; one that is in none is taken to be there."""
+    file = settings.registry_uri.removeprefix("sqlite:///")
+    return file == settings.registry_uri or Path(file).exists()
+
+
 def champion_of(settings: Settings) -> int | None:
     """The version that should be served; None before the first. A registry in a file is not made by asking for it.
 
     Raises:
         infra.model_registry.ModelRegistryError: the registry does not answer.
     """
-    file = settings.registry_uri.removeprefix("sqlite:///")
-    if file != settings.registry_uri and not Path(file).exists():
+    if not _has_file(settings):
         return None
     return ModelRegistry(settings.registry_uri, settings.artifacts, read_domain(settings.domain).name).champion()
 

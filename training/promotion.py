@@ -31,6 +31,12 @@ GAIN = 0.05
 """How much better than popularity a model has to be, relative."""
 MARGIN = 0.05
 """How much worse than the champion it may be, relative."""
+OWED = Verdict(
+    "erasure",
+    True,
+    "people were erased since the champion was trained, so it is replaced whatever the other rules say: by its own "
+    "recipe, or where that is not known by the challenger",
+)
 LEVEL = 0.95
 """Share of the draws in which it may not be worse than that."""
 DRAWS = 2000
@@ -82,17 +88,19 @@ class Contest(NamedTuple):
         standing: beside the champion; None where there is none.
         verdicts: on the challenger.
         set_aside: what was to be the challenger, where the champion's own recipe took its place.
+        owed: it is let in though a rule fails, since the champion may not stay.
     """
 
     comparison: Comparison
     standing: Standing | None
     verdicts: tuple[Verdict, ...]
     set_aside: SetAside | None = None
+    owed: bool = False
 
     @property
     def passed(self) -> bool:
         """Whether the challenger may become the champion."""
-        return all_passed(self.verdicts)
+        return self.owed or all_passed(self.verdicts)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -108,7 +116,9 @@ class Contest(NamedTuple):
         return self.comparison.metrics() | people | ({} if self.standing is None else self.standing.figures())
 
 
-def hold_contest(split: Split, challenger: Recipe, champion: Recipe | None, absent: str = NO_CHAMPION) -> Contest:
+def hold_contest(
+    split: Split, challenger: Recipe, champion: Recipe | None, absent: str = NO_CHAMPION, owed: bool = False
+) -> Contest:
     """Judge the challenger; where it fails and the champion's own recipe does not, that takes its place.
 
     Args:
@@ -116,6 +126,8 @@ def hold_contest(split: Split, challenger: Recipe, champion: Recipe | None, abse
         challenger: the new recipe.
         champion: the champion's; None when there is none to compare with.
         absent: why there is none.
+        owed: the champion was trained on events of people who were erased since, so something has to replace it: where
+            the challenger fails, the champion's own recipe, whatever the rules say of that.
     """
     try:
         comparison = compare(split, challenger, champion)
@@ -123,13 +135,20 @@ def hold_contest(split: Split, challenger: Recipe, champion: Recipe | None, abse
         if champion is None:
             raise
         # Not the challenger: it was chosen on the same catalogue.
-        return hold_contest(split, challenger, None, f"the champion's recipe cannot be fitted any more: {error}")
+        return hold_contest(split, challenger, None, f"the champion's recipe cannot be fitted any more: {error}", owed)
     contest = _contest(comparison, absent)
-    if champion is None or contest.passed or (contest.standing is not None and contest.standing.same):
+    if not contest.passed and champion is not None and not (contest.standing is not None and contest.standing.same):
+        contest = _champions_instead(contest, champion, absent, owed)
+    if owed and not contest.passed:
+        return contest._replace(verdicts=(*contest.verdicts, OWED), owed=True)
+    return contest
+
+
+def _champions_instead(contest: Contest, champion: Recipe, absent: str, owed: bool) -> Contest:
+    instead = _contest(contest.comparison.of_champion(champion), absent)
+    if not (instead.passed or owed):
         return contest
-    instead = _contest(comparison.of_champion(champion), absent)
-    if not instead.passed:
-        return contest
+    challenger = contest.comparison.recipe
     failed = "; ".join(f"{one.name}: {one.reason}" for one in contest.verdicts if not one.passed)
     return instead._replace(set_aside=SetAside(challenger.whole(), failed))
 

@@ -168,11 +168,7 @@ class Publisher:
 
     def _remove_others(self, keep: set[int | None]) -> None:
         for other in sorted(kept(self._store) - keep):
-            for pattern in (list_key(other, "*"), live_key(other, "*")):
-                for keys in _chunks(self._store.scan_iter(pattern, count=BATCH)):
-                    self._store.unlink(*keys)
-            self._store.unlink(bundle_key(other), caught_up_key(other))
-            self._store.srem(KEPT, other)
+            remove_version(self._store, other)
 
 
 @dataclass(frozen=True)
@@ -226,6 +222,15 @@ def forget_lists(store: OnlineStore, user_id: str) -> int:
     """
     keys = [list_key(version, user_id) for version in kept(store)]
     return store.unlink(*keys) if keys else 0
+
+
+def remove_version(store: OnlineStore, version: int) -> None:
+    """Remove a version that is not served: its bundle, everybody's lists. The manifest stays, for lists handed out."""
+    for pattern in (list_key(version, "*"), live_key(version, "*")):
+        for keys in _chunks(store.scan_iter(pattern, count=BATCH)):
+            store.unlink(*keys)
+    store.unlink(bundle_key(version), caught_up_key(version))
+    store.srem(KEPT, version)
 
 
 def _list_keys(version: int, interactions: Interactions, users: Users) -> list[str]:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from infra.model_registry import ModelRegistry, ModelVersion
+from infra.model_registry import PURGED, ModelRegistry, ModelVersion, check_there
 from infra.online_store import OnlineStore
 from ingest.events import now
 from training.bundle import load
@@ -72,9 +72,12 @@ def roll_back(
         NothingToRollBackTo: see there.
         NotLetIn: the version never passed, and was never promoted by force.
         infra.model_registry.NoSuchVersion: the registry does not know the version.
+        infra.model_registry.VersionPurged: it was trained on events of people who were erased since.
     """
     target = _previous(registry, current(store)) if version is None else version
-    _let_in(registry.version(target))
+    found = registry.version(target)
+    check_there(found)
+    _let_in(found)
     _serve(registry, publisher, histories, target)
     return target
 
@@ -98,8 +101,10 @@ def promote(
     Raises:
         NotLetIn: see there.
         infra.model_registry.NoSuchVersion: the registry does not know the version.
+        infra.model_registry.VersionPurged: as `roll_back`; there is no forcing it.
     """
     found = registry.version(version)
+    check_there(found)
     if not by_hand.force:
         _let_in(found)
     _serve(registry, publisher, histories, version)
@@ -122,8 +127,10 @@ def _let_in(found: ModelVersion) -> None:
 
 
 def _previous(registry: ModelRegistry, served: int | None) -> int:
-    passed = [one.version for one in registry.versions() if was_let_in(one.tags)]
+    passed = [one.version for one in registry.versions() if was_let_in(one.tags) and PURGED not in one.tags]
     earlier = [version for version in passed if served is not None and version < served]
     if not earlier:
-        raise NothingToRollBackTo("there is no earlier version that was published: `marquee models` lists them all")
+        raise NothingToRollBackTo(
+            "there is no earlier version that was published and is not purged: `marquee models` lists them all"
+        )
     return max(earlier)

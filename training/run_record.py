@@ -124,6 +124,11 @@ def was_let_in(tags: Mapping[str, str]) -> bool:
     return tags.get("verdict") == PASSED or FORCED in tags
 
 
+def learned_before(tags: Mapping[str, str], receipt: int) -> bool:
+    """Whether a version or a run with these tags read its data when the ledger had no such receipt yet."""
+    return int(tags.get(RECEIPTS, 0)) < receipt
+
+
 def learning_history(versions: Iterable[ModelVersion]) -> list[Point]:
     """The versions that have figures, the oldest first."""
     return sorted(

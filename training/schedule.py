@@ -1,10 +1,11 @@
-"""The schedule: retrains when it is due, and removes the lists of people who withdraw, at once.
+"""The schedule: retrains when it is due or asked for, and removes the lists of people who withdraw, at once.
 
 It also has the champion served again where the online store has lost it: see `training.restoration`.
 
 It reads the log as the group `trainer`. A retraining runs in a child process, so that nobody's withdrawal waits for it.
 """
 
+import signal
 import subprocess
 import threading
 import time
@@ -18,9 +19,11 @@ from pydantic import ValidationError
 from infra.event_log.port import Consumer, EventLog, EventLogError, PartitionsLost, Record
 from infra.online_store import OnlineStore, OnlineStoreError
 from ingest.events import (
+    ERASURES,
     AcceptedEvent,
     ConsentMark,
     ErasureMark,
+    Erasures,
     ErasureStep,
     InvalidRecord,
     decode,
@@ -33,6 +36,7 @@ from training.bundle import ATTEMPTS
 from training.job import Outcome
 from training.lock import SECONDS as LOCK_SECONDS
 from training.metrics import TrainingMetrics
+from training.progress import SCHEDULE_SECONDS, LastRun, end, taken_up, tell_of_schedule
 from training.publish import forget_lists
 from training.restoration import Restoration
 
@@ -116,9 +120,9 @@ class Schedule:
         self._child: subprocess.Popen[str] | None = None
         # What was new when this process last stopped is not known: take it that something was.
         self._events = 1
-        self._marks = 0
+        self._marks = 0  # Erasures that models have not followed yet are known besides: they count as news.
         # So many retrainings that did not come to an end may stand in the store: this process tries again soon.
-        self._since = self._failed = time.monotonic()
+        self._since = self._failed = self._tell_at = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; a retraining under way is then ended."""
@@ -146,6 +150,7 @@ class Schedule:
             _rewind(consumer, records)
             stop.wait(RETRY_SECONDS)
         try:
+            self._tell_of_us()
             self._look_after_training()
             if self._child is None:  # A retraining under way ends with a version that is served.
                 self._restoration.look()
@@ -183,9 +188,17 @@ class Schedule:
             self._since, self._events, self._marks = time.monotonic(), 0, 0
             self._child = self._start()
 
+    def _tell_of_us(self) -> None:
+        if time.monotonic() >= self._tell_at:
+            tell_of_schedule(self._store)
+            self._tell_at = time.monotonic() + SCHEDULE_SECONDS / 3
+
     def _is_due(self) -> bool:
         moment = time.monotonic()
-        if self._due.now(moment - self._since, self._events, self._marks):
+        if taken_up(self._store):
+            return True
+        owed = Erasures.decode(cast("bytes | None", self._store.get(ERASURES))).waiting
+        if self._due.now(moment - self._since, self._events + len(owed), self._marks):
             return True
         return self._due.again(moment - self._failed, int(cast("bytes", self._store.get(ATTEMPTS) or b"0")))
 
@@ -197,6 +210,8 @@ class Schedule:
             self._events += 1  # What it did not train on is still new.
             self._failed = time.monotonic()
             log.warning("retraining failed", exit_code=code)
+            if code < 0:  # It was killed, and could not say so.
+                end(self._store, LastRun.failed(f"it was ended by {signal.Signals(-code).name}"))
         else:
             self._store.delete(ATTEMPTS)
             log.info("retraining finished", result=outcome.result, version=outcome.version)

@@ -154,6 +154,18 @@ def remembered(registry: ModelRegistry) -> list[Recipe]:
     return []
 
 
+def so_far(trials: Sequence[Trial]) -> str:
+    """How far a search is, in words.
+
+    >>> so_far([Trial(Recipe("ease", {}), 0.25, 1.0, "complete"), Trial(Recipe("als", {}), math.nan, 1.0, "failed")])
+    '2 recipes tried, best nDCG@10 0.2500 (ease)'
+    """
+    known = [one for one in trials if one.state == "complete"]
+    best = max(known, key=lambda one: one.ndcg, default=None)
+    tried = f"{len(trials)} recipe{'s' * (len(trials) != 1)} tried"
+    return f"{tried}, best nDCG@10 {best.ndcg:.4f} ({best.recipe.algorithm})" if best else tried
+
+
 def as_tag(trials: Iterable[Trial]) -> dict[str, str]:
     """The best recipes, to be remembered."""
     best = [[*one.recipe[:2], one.recipe.recency.model_dump()] for one in list(trials)[:REMEMBERED]]

@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from infra.model_registry import ModelVersion
+from infra.model_registry import PURGED, ModelVersion
 from infra.runs import Run
 from training.job import Outcome
 from training.list_diff import ItemChange, K, ListDiff
@@ -133,7 +133,8 @@ def _metrics(one: ModelVersion, names: Iterable[str]) -> list[str]:
 
 def _roles(one: ModelVersion, served: int | None) -> str:
     forced = FORCED in one.tags
-    roles = (("served", one.version == served), ("champion", one.champion), ("by force", forced))
+    purged = PURGED in one.tags
+    roles = (("served", one.version == served), ("champion", one.champion), ("by force", forced), ("purged", purged))
     return ", ".join(word for word, holds in roles if holds)
 
 
@@ -144,7 +145,7 @@ def _about(one: ModelVersion, run: Run, served: int | None) -> dict[str, str]:
     return (
         about
         | {"now": _roles(one, served) or "not served"}
-        | _optional(one.tags, promoted)
+        | _optional(one.tags, promoted | {PURGED: "purged"})
         | {name.replace("_", " "): one.tags[name] for name in LINEAGE if name in one.tags}
         | {"run": one.run_id, "model card": f"{place}/model_card.md"}
     )

@@ -1,6 +1,6 @@
 """What one rule says of the data or of a challenger."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 
@@ -38,6 +38,20 @@ def as_tags(prefix: str, verdicts: Iterable[Verdict]) -> dict[str, str]:
     {'gate.coverage': 'passed: 12 % of the catalogue'}
     """
     return {f"{prefix}.{verdict.name}": f"{verdict.word}: {verdict.reason}" for verdict in verdicts}
+
+
+def from_tags(prefix: str, tags: Mapping[str, str]) -> list[Verdict]:
+    """The verdicts that `as_tags` wrote, by name.
+
+    >>> from_tags("gate", {"gate.coverage": "passed: 12 % of the catalogue", "recipe": "ease"})
+    [Verdict(name='coverage', passed=True, reason='12 % of the catalogue')]
+    """
+    found = []
+    for name in sorted(tags):
+        if name.startswith(f"{prefix}."):
+            word, _, reason = tags[name].partition(": ")
+            found.append(Verdict(name.removeprefix(f"{prefix}."), word == "passed", reason))
+    return found
 
 
 def percent(share: float, sign: str = "") -> str:

@@ -60,13 +60,13 @@ class FoldIn:
             return _solved(self._system(held, weights), weights @ held)
         spread = held / self._diagonal(len(items))
         system = np.asarray(spread @ held.T, np.float32)
-        system[np.diag_indices_from(system)] += 1 / weights
+        system.flat[:: len(system) + 1] += 1 / weights
         return np.asarray(_solved(system, np.ones_like(weights)) @ spread, np.float32)
 
     def _system(self, held: Scores, weights: Scores) -> Scores:
         """(factors, factors): what x is multiplied with."""
         system = (held * weights[:, None]).T @ held
-        system[np.diag_indices_from(system)] += self._diagonal(len(held))
+        system.flat[:: len(system) + 1] += self._diagonal(len(held))
         return np.asarray(system, np.float32)
 
     def _diagonal(self, held: int) -> Scores:
