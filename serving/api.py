@@ -9,12 +9,15 @@ from fastapi import APIRouter, Depends, FastAPI, Path, Response
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
-from infra.http import Problem, SlashesInIds, add_schemas, documented, install_problem_handlers, require_key
+from infra.access import Access, Needs, Reach, install_access
+from infra.api_docs import install_docs
+from infra.http import Problem, SlashesInIds, add_schemas, documented, install_problem_handlers
+from infra.key_file import KeyScope
 from infra.telemetry import render_metrics
-from ingest.events import ItemRules
+from ingest.events import Domain
 from serving.lineage import ForgedRecommendationId
-from serving.list_routes import FILTERED, REFUSED, filter_parameters, lists
-from serving.messages import ModelLineage, Readiness, RecommendationLineage, Session
+from serving.list_routes import FILTERED, REFUSED, filter_parameters, filters_schema, lists
+from serving.messages import DomainMessage, ModelLineage, Readiness, RecommendationLineage, Session
 from serving.model_work import ModelWork
 from serving.overload import TurningAway
 from serving.recommendations import RecommendationsApp, serves
@@ -33,6 +36,7 @@ Ranked lists of items, made by the published model and served from memory and on
 TAGS = [
     {"name": "recommendations", "description": "Lists."},
     {"name": "lineage", "description": "Why a list was what it was."},
+    {"name": "domain", "description": "What is recommended."},
     {"name": "operation", "description": "Probes and metrics; they need no key."},
 ]
 
@@ -63,29 +67,38 @@ class ServingApp(FastAPI):
 RecommendationId = Annotated[str, Path(max_length=256, description="As a list, a row or a header carried it.")]
 
 lineage = APIRouter(tags=["lineage"])
+about = APIRouter(tags=["domain"])
 operation = APIRouter(tags=["operation"])
 
 
-def create_app(services: Services, recommendations: RecommendationsApp, api_key: str) -> ServingApp:
+def create_app(services: Services, recommendations: RecommendationsApp, access: Access) -> ServingApp:
     """The serving API.
 
     Raises:
-        ValueError: the key is empty.
+        ValueError: a route does not say who may call it.
     """
     app = ServingApp(
-        title="Marquee serving", version="1", description=DESCRIPTION, openapi_tags=TAGS, lifespan=_follow_versions
+        title="Marquee serving",
+        version="1",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        lifespan=_follow_versions,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # A redirect would lead to whatever host the request names.
     )
     app.state.services = services
     app.recommendations = recommendations
     app.models, app.turn_away = services.models, TurningAway(services.metrics)
-    keyed = [Depends(require_key(api_key))]
-    for router in (lists, lineage):
-        app.include_router(router, prefix="/v1", dependencies=keyed)
+    for router in (lists, lineage, about):
+        app.include_router(router, prefix="/v1")
     app.include_router(operation)
+    install_docs(app)
+    install_access(app, access)
     app.add_middleware(SlashesInIds)
-    _document_filters(app, services.domain.items)
     install_problem_handlers(app)
     add_schemas(app, Session)
+    _document_domain(app, services.domain)
     return app
 
 
@@ -108,9 +121,9 @@ async def _follow_versions(app: FastAPI) -> AsyncIterator[None]:
     await services.lists.close()
 
 
-def _document_filters(app: FastAPI, rules: ItemRules) -> None:
-    """The filters are the domain's: they stand in no route's signature."""
-    build = app.openapi
+def _document_domain(app: FastAPI, domain: Domain) -> None:
+    """Filters and types of events are the domain's: they stand in no route's signature."""
+    build, rules = app.openapi, domain.items
 
     def openapi() -> dict[str, Any]:
         described = build()
@@ -118,6 +131,9 @@ def _document_filters(app: FastAPI, rules: ItemRules) -> None:
             parameters = described["paths"][f"/v1{path}"]["get"]["parameters"]
             there = {parameter["name"] for parameter in parameters}
             parameters += [parameter for parameter in filter_parameters(rules) if parameter["name"] not in there]
+        schemas = described["components"]["schemas"]
+        schemas["Session"]["properties"]["filters"] |= filters_schema(rules)
+        schemas["SessionAct"]["properties"]["type"]["anyOf"][0] = {"enum": list(domain.events.types)}
         return described
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -128,6 +144,7 @@ def _document_filters(app: FastAPI, rules: ItemRules) -> None:
 
 @lineage.get(
     "/recommendations/{recommendation_id}",
+    dependencies=[Depends(Needs(KeyScope.OPERATE, Reach.SHARED))],
     responses=documented({**REFUSED, 404: "`unknown_recommendation`: the id is forged, altered or mistyped."}),
 )
 async def get_lineage(recommendation_id: RecommendationId, services: Use) -> RecommendationLineage:
@@ -158,6 +175,19 @@ async def _manifest(services: Services, version: int) -> Manifest | None:
             if values:
                 known[version] = Manifest.model_validate_json(values[0] or b"")
     return known.get(version)
+
+
+# --- domain ----------------------------------------------------------------------------------------------------------
+
+
+@about.get(
+    "/domain",
+    dependencies=[Depends(Needs(KeyScope.RECOMMENDATIONS, Reach.SHARED))],
+    responses=documented(REFUSED),
+)
+async def get_domain(services: Use) -> DomainMessage:
+    """What is recommended here, and which acts count."""
+    return DomainMessage.of(services.domain)
 
 
 # --- operation -------------------------------------------------------------------------------------------------------

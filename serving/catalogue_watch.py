@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from infra.online_store import OnlineStore, OnlineStoreError
+from infra.transport import reason
 from ingest.events import ItemRules
 from serving.catalogue import NO_VOTES, Catalogue, Votes
 from serving.static_list import StaticList
@@ -84,7 +85,7 @@ class CatalogueWatch:
             question()
             self._note_store(answers=True)
         except OnlineStoreError as error:
-            self._note_store(answers=False, reason=type(error).__name__)
+            self._note_store(answers=False, reason=reason(error))
         except Exception:
             self._log.exception("catalogue kept, poll failed")
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from infra.http import Problem
+from infra.limited_http import LimitedHttp
 from serving.fallback import StoredLists
 from serving.overload import BODY, HEADERS, Overloaded
 from serving.recommendations import Asked, RecommendationsApp, serves
@@ -16,7 +17,7 @@ Header = tuple[bytes, bytes]
 _CLOSE: Header = (b"connection", b"close")
 
 
-class DirectHttp(HttpToolsProtocol):
+class DirectHttp(LimitedHttp):
     """Answers the hot path from a callback of the shared read; everything else goes the usual way, as ASGI.
 
     ASGI costs a task, five coroutines and two checked messages a request, as much as the answer itself. The rest

@@ -154,7 +154,8 @@ class ItemFilters:
         """(items,) whether an item passes all of `filters`."""
         kept = np.ones(self._length, np.bool_)
         for name, value in filters:
-            kept &= self._keep[name](value)
+            keep = self._keep.get(name)  # without a version, nothing is known of the domain's filters, nor any item
+            kept &= keep(value) if keep else np.False_
         return kept
 
     def _keep_those_of(self, items: Mapping[str, list[int]]) -> Callable[[str], Mask]:

@@ -6,11 +6,13 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import BeforeValidator, ValidationError
+from pydantic import BeforeValidator
 
-from infra.http import Problem, body_of, documented, path_id, read_json
-from ingest.events import Id, ItemRules
+from infra.access import DENIED, Needs, Reach
+from infra.bodies import BODY_PROBLEMS, read_model
+from infra.http import Problem, body_of, documented, path_id
+from infra.key_file import KeyScope
+from ingest.events import MAX_ID_BYTES, Id, ItemFilter, ItemRules
 from serving.catalogue import Catalogue
 from serving.explanations import explain as explained
 from serving.explanations import render_explained
@@ -25,7 +27,7 @@ from serving.session import recommend_for
 from serving.similar import LIKE_EACH
 
 MAX_SESSION_BODY = 1024 * 1024
-REFUSED = {401: "The key is missing or wrong.", 422: "A value is missing or outside its bounds."}
+REFUSED = {**DENIED, 422: "A value is missing or outside its bounds."}
 BUSY = {503: "`overloaded`: too many requests are waiting; try again after `Retry-After` seconds."}
 USER, HOME, SIMILAR = "/users/{user_id}/recommendations", "/users/{user_id}/home", "/items/{item_id}/similar"
 FILTERED = (USER, HOME, SIMILAR)
@@ -42,28 +44,46 @@ RowLength = Annotated[int, Query(ge=1, le=LONGEST_ROW, description="Most items a
 Rows = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Most rows.")]
 Explain = Annotated[bool, Query(description="Say of each item why it is there: `because`.")]
 
+OWN = [Depends(Needs(KeyScope.RECOMMENDATIONS, Reach.OWN))]
+SHARED = [Depends(Needs(KeyScope.RECOMMENDATIONS, Reach.SHARED))]
+
 lists = APIRouter(tags=["recommendations"])
+
+
+_TEXT: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_ID_BYTES}
+_AN_ID = f"[^,]{{0,{MAX_ID_BYTES}}}"
 
 
 def filter_parameters(rules: ItemRules) -> list[dict[str, Any]]:
     """The filters of a domain, as the documentation of a route has them."""
-    keeps = {"is": "is this, or holds it", "at_most": "is at most this", "at_least": "is at least this"}
-    named = {name: f"Keep items whose `{one.attribute}` {keeps[one.keep]}." for name, one in rules.filters.items()}
-    if rules.category:
-        named = {CATEGORY: f"Keep items whose `{rules.category}` is this, or holds it."} | named
-    named["exclude"] = (
-        f"Ids of items that are not wanted, at most {MOST_EXCLUDED}, joined by commas or one a parameter."
-    )
+    unwanted = f"Ids of items that are not wanted, at most {MOST_EXCLUDED}, joined by commas or one a parameter."
+    joined = {"type": "string", "pattern": f"^{_AN_ID}(,{_AN_ID})*$"}
+    exclude = {"type": "array", "items": joined, "maxItems": MOST_EXCLUDED, "description": unwanted}
+    described: dict[str, dict[str, Any]] = filters_schema(rules)["properties"] | {"exclude": exclude}
     return [
-        {"name": name, "in": "query", "required": False, "description": text, "schema": {"type": "string"}}
-        for name, text in named.items()
+        {"name": name, "in": "query", "required": False, "description": schema["description"], "schema": schema}
+        for name, schema in described.items()
     ]
+
+
+def filters_schema(rules: ItemRules) -> dict[str, Any]:
+    """The filters of a domain, as the documentation of a body has them."""
+    keeps = {"is": "is this, or holds it", "at_most": "is at most this", "at_least": "is at least this"}
+    filters = {CATEGORY: ItemFilter(attribute=rules.category, keep="is")} if rules.category else {}
+    properties = {
+        name: {
+            **(_TEXT if one.keep == "is" else {"type": "number"}),
+            "description": f"Keep items whose `{one.attribute}` {keeps[one.keep]}.",
+        }
+        for name, one in (filters | rules.filters).items()
+    }
+    return {"properties": properties, "additionalProperties": False}
 
 
 # --- for a person ----------------------------------------------------------------------------------------------------
 
 
-@lists.get(USER, response_model=Recommendations, responses=documented(REFUSED | BUSY))
+@lists.get(USER, dependencies=OWN, response_model=Recommendations, responses=documented(REFUSED | BUSY))
 async def get_recommendations(
     request: Request, user_id: UserId, services: Use, k: K = DEFAULT_K, explain: Explain = False
 ) -> Response:
@@ -85,7 +105,13 @@ async def get_recommendations(
     return _response(answer(services.ids, catalogue.version, made.tier, items))
 
 
-@lists.get(HOME, response_model=HomePage, response_model_exclude_unset=True, responses=documented(REFUSED | BUSY))
+@lists.get(
+    HOME,
+    dependencies=OWN,
+    response_model=HomePage,
+    response_model_exclude_unset=True,
+    responses=documented(REFUSED | BUSY),
+)
 async def get_home(
     request: Request, user_id: UserId, services: Use, k: RowLength = DEFAULT_K, rows: Rows = DEFAULT_ROWS
 ) -> Response:
@@ -123,17 +149,14 @@ def _page(services: Services, catalogue: Catalogue, asked: Asked) -> bytes:
 
 
 async def _session(request: Request) -> Session:
-    body = await read_json(request, MAX_SESSION_BODY)
-    try:
-        return Session.model_validate(body)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors(include_input=False)) from None
+    return await read_model(request, Session, MAX_SESSION_BODY)
 
 
 @lists.post(
     "/recommendations",
+    dependencies=SHARED,
     response_model=Recommendations,
-    responses=documented({**REFUSED, **BUSY, 400: "The body is no JSON.", 413: "The body is too long."}),
+    responses=documented({**REFUSED, **BUSY, **BODY_PROBLEMS}),
     openapi_extra=body_of(Session),
 )
 async def post_recommendations(session: Annotated[Session, Depends(_session)], services: Use) -> Response:
@@ -152,6 +175,7 @@ async def post_recommendations(session: Annotated[Session, Depends(_session)], s
 
 @lists.get(
     SIMILAR,
+    dependencies=SHARED,
     response_model=SimilarItems,
     responses=documented({**REFUSED, **BUSY, 404: "`unknown_item`: the served version does not know it."}),
 )

@@ -1,8 +1,9 @@
 """Composition root of serving: the HTTP edge and the nearline worker."""
 
-import uvicorn
-
+from infra.access import open_access
 from infra.event_log import open_event_log
+from infra.key_file import KeysError
+from infra.limited_http import run_edge
 from infra.online_store import connect, connect_async
 from infra.process import allow_open_files, stop_event
 from infra.settings import Settings, load_settings
@@ -15,9 +16,11 @@ from serving.folding import Folding
 from serving.following import Following
 from serving.histories import Histories
 from serving.lineage import RecommendationIds
+from serving.login import DemoLogin, install_login
 from serving.metrics import NearlineMetrics, RecommendationMetrics
 from serving.model_work import ModelWork
 from serving.nearline import Nearline
+from serving.pages import Edges, install_pages
 from serving.rebuilding import Rebuilding, Source, from_the_log_alone
 from serving.recommendations import RecommendationsApp
 from serving.services import Services
@@ -27,7 +30,6 @@ from serving.stored_lists import ListReader
 from serving.versions import Versions
 
 BUNDLE_TIMEOUT_SECONDS = 10.0
-SHUTDOWN_SECONDS = 5
 
 
 def serve() -> None:
@@ -35,33 +37,35 @@ def serve() -> None:
     settings = load_settings()
     configure_logs("serve", settings.log_format)
     allow_open_files()
-    uvicorn.run(
-        build_app(settings),
-        host=settings.host,
-        port=settings.serving_port,
-        loop="uvloop",
-        http=DirectHttp,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
+    try:
+        app = build_app(settings)
+    except KeysError as error:
+        raise SystemExit(f"Cannot start: {error}") from None
+    run_edge(app, settings.host, settings.serving_port, DirectHttp)
 
 
 def build_app(settings: Settings) -> ServingApp:
-    """The serving app with its adapters. Nothing connects before the first request."""
+    """The serving app with its adapters. Nothing connects before the first request.
+
+    Raises:
+        KeysError: there are no keys, or they cannot be read.
+    """
     registry = new_registry()
     metrics = RecommendationMetrics(registry)
     domain = read_domain(settings.domain)
     static = StaticList(settings.data / "serving/static.json")
     watch = CatalogueWatch(connect(settings.redis_url, BUNDLE_TIMEOUT_SECONDS), registry, domain.items, static)
     lists = ListReader(connect_async(settings.redis_url, None), metrics)
-    ids = RecommendationIds(settings.secret.get_secret_value())
-    api_key = settings.api_key.get_secret_value()
+    ids = RecommendationIds(settings.signing_secret)
+    access = open_access(settings)
     services = Services(watch, lists, ids, domain, metrics, registry, ModelWork(), SimilarItems())
-    hot = RecommendationsApp(watch, lists, ids, metrics, api_key, most_waiting=settings.serving_most_waiting)
-    return create_app(services, hot, api_key)
+    hot = RecommendationsApp(watch, lists, ids, metrics, access, most_waiting=settings.serving_most_waiting)
+    app = create_app(services, hot, access)
+    install_pages(app, Edges(settings.host, settings.ingest_port, settings.operator_port, settings.demo_login))
+    if settings.demo_login:
+        login = DemoLogin(settings.login_key_file, settings.jwt_audience, settings.jwt_issuer)
+        install_login(app, login, access, settings.host, settings.serving_port)
+    return app
 
 
 def nearline() -> None:
@@ -69,9 +73,9 @@ def nearline() -> None:
     stop = stop_event()
     settings = load_settings()
     configure_logs("nearline", settings.log_format)
-    registry = new_registry()
+    secret, registry = settings.signing_secret, new_registry()
     serve_metrics(registry, settings.host, settings.nearline_metrics_port)
-    log = open_event_log(settings.event_log_url, settings.topic, settings.partitions)
+    log = open_event_log(settings.event_log_url, settings.topic, settings.partitions, fences=None)
     store = connect(settings.redis_url, BUNDLE_TIMEOUT_SECONDS)
     domain, metrics = read_domain(settings.domain), NearlineMetrics(registry)
     histories = Histories(store, settings.history_ttl_seconds, settings.list_ttl_seconds, domain.popularity)
@@ -79,7 +83,7 @@ def nearline() -> None:
         log=log,
         store=store,
         histories=histories,
-        projection=ConsentProjection(store, settings.secret.get_secret_value()),
+        projection=ConsentProjection(store, secret),
         domain=domain,
         list_length=settings.list_length,
         metrics=metrics,

@@ -1,11 +1,21 @@
 """What the serving API takes and gives, as its documentation shows it."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+)
 
-from ingest.events import Id
+from ingest.events import Domain, EventType, Id
 from serving.filters import DEFAULT_K, LONGEST, MOST_EXCLUDED
 from training.bundle import Manifest
 
@@ -85,13 +95,27 @@ class HomePage(BaseModel):
     rows: list[HomeRow]
 
 
+def _a_number(value: object) -> object:
+    if isinstance(value, str | bool):
+        raise ValueError("is no number")
+    return value
+
+
+def _no_number(value: object) -> object:
+    if isinstance(value, int | float):
+        raise ValueError("is no time of RFC 3339")
+    return value
+
+
 class SessionAct(BaseModel):
     """One act of a session that is not stored."""
 
     model_config = ConfigDict(extra="forbid")
 
     item_id: Id = Field(examples=["m1"])
-    occurred_at: AwareDatetime | None = Field(None, description="When; left out: now.")
+    occurred_at: Annotated[AwareDatetime | None, BeforeValidator(_no_number)] = Field(
+        None, description="When; left out: now."
+    )
     type: Id | None = Field(None, description="Type of event, as `domain.toml` names it; left out: weight 1.")
 
 
@@ -101,14 +125,16 @@ class Session(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     history: list[SessionAct] = Field(max_length=LONGEST_SESSION)
-    k: int = Field(DEFAULT_K, ge=1, le=LONGEST, description="Length of the list.")
-    filters: dict[str, str | int | float] = Field(
+    k: Annotated[int, BeforeValidator(_a_number)] = Field(
+        DEFAULT_K, ge=1, le=LONGEST, description="Length of the list."
+    )
+    filters: dict[str, StrictStr | StrictInt | StrictFloat] = Field(
         default_factory=dict,
         description="Name of a filter → its value, as in the address of a person's list.",
         examples=[{"category": "Comedy"}],
     )
     exclude: list[Id] = Field(default_factory=list, max_length=MOST_EXCLUDED, description="Items that are not wanted.")
-    explain: bool = Field(False, description="Say of each item why it is there.")
+    explain: StrictBool = Field(False, description="Say of each item why it is there.")
 
 
 class ModelLineage(BaseModel):
@@ -154,6 +180,30 @@ class RecommendationLineage(BaseModel):
         description="None before the first version, or while nothing is known of that version here: this process never "
         "served it and the online store does not answer."
     )
+
+
+class ItemWords(BaseModel):
+    """Which attributes of an item are for people; null: none."""
+
+    name: str | None = Field(description="What people call it by.", examples=["title"])
+    category: str | None = Field(description="What sort it is of.", examples=["genres"])
+
+
+class DomainMessage(BaseModel):
+    """What is recommended and which acts count, as `domain.toml` has it: what a page needs to speak of it."""
+
+    name: str = Field(examples=["films"])
+    items: ItemWords
+    event_types: dict[str, EventType] = Field(
+        description="`history`: it enters histories, with its `weight`; `begins`: until a later one the item stands in "
+        "the row `continue`."
+    )
+
+    @classmethod
+    def of(cls, domain: Domain) -> "DomainMessage":
+        """From the file."""
+        words = ItemWords(name=domain.items.name, category=domain.items.category)
+        return cls(name=domain.name, items=words, event_types=domain.events.types)
 
 
 class Readiness(BaseModel):

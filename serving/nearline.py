@@ -13,6 +13,7 @@ import structlog
 
 from infra.event_log.port import EventLog, EventLogUnavailable, PartitionsLost, Record
 from infra.online_store import OnlineStore, OnlineStoreError
+from infra.transport import reason
 from ingest.events import AcceptedEvent, ConsentUnavailable, InvalidRecord, decode
 from serving.folding import Folding, Met
 from serving.following import Following
@@ -80,7 +81,9 @@ class Nearline:
                 self.step()
                 wait = 0.1
             except (EventLogUnavailable, OnlineStoreError, ConsentUnavailable) as error:
-                self._log.warning("nearline_waits", error=type(error).__name__, seconds=wait)
+                # What the store's client says may quote what was stored; the others' words are ours.
+                why = reason(error) if isinstance(error, OnlineStoreError) else str(error)
+                self._log.warning("nearline_waits", error=type(error).__name__, reason=why, seconds=wait)
                 self._metrics.waits.labels(type(error).__name__).inc()
                 stop.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
@@ -215,7 +218,7 @@ class Nearline:
         for record in records:
             if record.partition == partition:
                 return record.offset
-        return self._event_log.end_offsets()[partition] - self._consumer.lag()[partition]
+        return self._consumer.position(partition)
 
     def _start(self, partition: int) -> int:
         """Offset from which the versions' lists need the log."""

@@ -10,7 +10,9 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.types import Receive, Scope, Send
 
-from infra.http import Problem, key_digest, key_matches, unauthorized
+from infra.access import Access, require_own, require_scope
+from infra.http import Problem
+from infra.key_file import KeyScope
 from ingest.events import MAX_ID_BYTES
 from serving.catalogue import Catalogue
 from serving.catalogue_watch import CatalogueWatch
@@ -50,7 +52,7 @@ class RecommendationsApp:
         lists: people's stored lists.
         ids: makes the recommendation ids.
         metrics: where answers are counted.
-        api_key: what callers must send.
+        access: tells who asks.
         most_waiting: so many may wait for the online store; who comes then is turned away with 503.
     """
 
@@ -60,7 +62,7 @@ class RecommendationsApp:
         lists: ListReader,
         ids: RecommendationIds,
         metrics: RecommendationMetrics,
-        api_key: str,
+        access: Access,
         *,
         most_waiting: int,
     ) -> None:
@@ -68,7 +70,7 @@ class RecommendationsApp:
         self._lists = lists
         self._ids = ids
         self._metrics = metrics
-        self._key = key_digest(api_key)
+        self._access = access
         self._most_waiting = most_waiting
         self.turn_away = TurningAway(metrics)
 
@@ -118,9 +120,12 @@ class RecommendationsApp:
     def _request(self, scope: Scope) -> tuple[bytes, Wanted]:
         if scope["method"] != "GET":
             raise Problem(405, "method_not_allowed", "Ask for recommendations with GET.", {"Allow": "GET"})
-        if not key_matches(scope["headers"], self._key):
-            raise unauthorized()
+        caller = self._access.caller(scope["headers"])
         user_id = _user_id(_raw_path(scope)[len(_BEFORE) : -len(_AFTER)])
+        if caller.user_id is None:
+            require_scope(caller, KeyScope.RECOMMENDATIONS)
+        else:
+            require_own(caller, user_id.decode())
         return user_id, parse(scope["query_string"], self._watch.rules)
 
 

@@ -55,6 +55,10 @@ def _interaction(act: SessionAct, asked_at: datetime, weight: float) -> Interact
 
 
 def _wanted(session: Session, rules: ItemRules) -> Wanted:
+    for name, value in session.filters.items():
+        number = name in rules.filters and rules.filters[name].keep != "is"
+        if number is isinstance(value, str):
+            raise Problem(422, "invalid_request", f"{name} is a {'number' if number else 'text'}.")
     given = {name: str(value) for name, value in session.filters.items()}
     return Wanted(session.k, filters_of(given, rules), frozenset(session.exclude))
 
