@@ -87,6 +87,7 @@ class Demo:
         store: its online store.
         weights: event type → weight, for the types that enter a history.
         console: where to tell the story.
+        invite: is told, once a version is served, as whom to look at it; None: nobody looks.
     """
 
     client: Client
@@ -96,6 +97,7 @@ class Demo:
     store: OnlineStore
     weights: dict[str, float]
     console: Console
+    invite: Callable[[str], None] | None = None
     summary: Summary = field(default_factory=Summary)
 
     async def run(self) -> Summary:
@@ -128,6 +130,8 @@ class Demo:
         stranger = await self.client.recommendations("a stranger", K)
         _check(stranger["tier"] == "popular", f"a stranger was served from tier {stranger['tier']}")
         self._show_viewer(viewers[0], cast.dataset, first)
+        if self.invite:
+            self.invite(viewers[-1])
 
     async def _watch_more(self, cast: Cast) -> None:
         self._say("3. Viewers play the first title of their list: it changes without retraining")
@@ -210,15 +214,17 @@ class Demo:
         accepted = self.summary.events_accepted
         task = progress.add_task("events landed in the lake", total=accepted)
 
-        def landed() -> bool:
+        def all_landed() -> bool:
             counts = self._landed()
             self.summary.events_landed = counts.rows - counts.repeated_positions - counts.repeated_events
             self.summary.lake_duplicates = counts.repeated_positions
             progress.update(task, completed=self.summary.events_landed)
             return self.summary.events_landed >= accepted
 
-        await self._until(f"all {accepted} accepted events are in the lake", landed)
-        _check(self.summary.events_landed == accepted, f"{self.summary.events_landed} landed of {accepted} accepted")
+        await self._until(f"all {accepted} accepted events are in the lake", all_landed)
+        if not self.invite:  # Whoever was invited sends events of their own.
+            landed = self.summary.events_landed
+            _check(landed == accepted, f"{landed} landed of {accepted} accepted")
         _check(self.summary.lake_duplicates == 0, f"{self.summary.lake_duplicates} events landed twice")
 
     def _landed(self) -> ReadCounts:

@@ -1,62 +1,68 @@
 """Composition root of the workshop: the demo, and the commands that send traffic to a running platform."""
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import webbrowser
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from infra.embedded import make_secrets
 from infra.lake import Lake
 from infra.online_store import connect
-from infra.settings import SECRETS_FILE, Settings, load_settings
+from infra.process import stop_event
+from infra.settings import Settings, load_settings
 from ingest.events import MAX_BATCH, read_domain
 from workshop.audience import Tally, Visits, bars, browse, send
 from workshop.client import Client, PlatformError
 from workshop.datasets import Dataset, DatasetError, Export, read_export, read_movielens
 from workshop.demo import Demo, DemoError, Summary, bars_on
+from workshop.fresh_platform import FreshPlatform
 from workshop.invented import generate
+from workshop.rounds import ARMS, play
+from workshop.rounds_report import Played
+from workshop.world import Plan
 
 DEMO_VIEWERS = 2500
 DEMO_ITEMS = 1200
 DEMO_ACTS = 200_000
-READY_SECONDS = 60.0
-NEVER = str(10**9)
 TUNE_SECONDS = "5"
-PORTS = ("SERVING", "INGEST", "LANDER_METRICS", "NEARLINE_METRICS", "TRAINER_METRICS")
+STOPPED = 130
+"""As shells say it of a program that Ctrl-C ended."""
 
 
-def demo(data: Path | None, folder: Path) -> int:
-    """Run the loop on a platform of its own; returns the exit code."""
+def demo(data: Path | None, folder: Path, opened: bool) -> int:
+    """Run the loop on a platform of its own; returns the exit code.
+
+    Args:
+        data: a MovieLens folder; None: generated viewers.
+        folder: where the platform lives.
+        opened: show the storefront in a browser meanwhile, and keep the platform up afterwards.
+    """
     console = Console(highlight=False)
     started = time.monotonic()
     try:
         dataset = (
             read_movielens(data, max_users=DEMO_VIEWERS) if data else generate(DEMO_VIEWERS, DEMO_ITEMS, DEMO_ACTS)
         )
-        settings = _fresh_platform(folder)
-        with _running(settings, folder / "platform.log"):
-            summary = asyncio.run(_run(settings, dataset, console))
+        with FreshPlatform(folder, {"TUNE_SECONDS": TUNE_SECONDS}) as platform:
+            summary = asyncio.run(_run(platform.settings, dataset, console, opened))
+            summary.seconds_total = round(time.monotonic() - started, 1)
+            summary.write(folder / "summary.json")
+            console.print(_table(summary), f"The same figures are in {folder / 'summary.json'}.")
+            if opened:
+                _keep_up(platform.settings, console)
     except DatasetError as error:
-        console.print(f"[red]{escape(str(error))}[/red]")
+        console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
         return 1
     except (DemoError, PlatformError) as error:
         console.print(f"\n[red]The demo did not hold: {escape(str(error))}[/red]\nLogs: {folder / 'platform.log'}")
         return 1
-    summary.seconds_total = round(time.monotonic() - started, 1)
-    summary.write(folder / "summary.json")
-    console.print(_table(summary), f"The same figures are in {folder / 'summary.json'}.")
     return 0
 
 
@@ -67,7 +73,7 @@ def load_movielens(folder: Path, opt_in: float, max_users: int | None) -> int:
         dataset = read_movielens(folder, max_users)
         tally = asyncio.run(_send(load_settings(), dataset, opt_in, console))
     except (DatasetError, PlatformError) as error:
-        console.print(f"[red]{escape(str(error))}[/red]")
+        console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
         return 1
     refused = ", ".join(f"{events} {code}" for code, events in tally.refused_by_code.items()) or "none"
     console.print(f"{tally.accepted} events accepted, refused: {refused}. Next: marquee train")
@@ -80,7 +86,7 @@ def load_export(file: Path) -> int:
     try:
         tally = asyncio.run(_send_export(load_settings(), read_export(file)))
     except (DatasetError, PlatformError) as error:
-        console.print(f"[red]{escape(str(error))}[/red]")
+        console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
         return 1
     refused = ", ".join(f"{events} {code}" for code, events in tally.refused_by_code.items()) or "none"
     console.print(f"{tally.accepted} events accepted, refused: {refused}.")
@@ -104,56 +110,11 @@ def audience(users: int, seconds: float, rate: float, opt_in: float) -> int:
         dataset = generate(users, DEMO_ITEMS, users * 80)
         visits = asyncio.run(_visit(load_settings(), dataset, console, opt_in=opt_in, rate=rate, seconds=seconds))
     except PlatformError as error:
-        console.print(f"[red]{escape(str(error))}[/red]")
+        console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
         return 1
     tiers = ", ".join(f"{count} {tier}" for tier, count in visits.tiers.most_common())
     console.print(f"{visits.made} visits in {visits.seconds:.0f} s; lists by tier: {tiers}")
     return 0
-
-
-def _fresh_platform(folder: Path) -> Settings:
-    """Settings of a new platform in `folder`, on free ports, that retrains only when it is told to."""
-    folder = folder.absolute()
-    if folder.exists() and any(folder.iterdir()) and not (folder / SECRETS_FILE).exists():
-        raise DemoError(f"{folder} is not empty and holds no platform: name another folder, this one would be emptied")
-    shutil.rmtree(folder, ignore_errors=True)
-    make_secrets(folder)
-    os.environ["MARQUEE_DATA"] = str(folder)
-    os.environ |= {"MARQUEE_TRAIN_EVERY_SECONDS": NEVER, "MARQUEE_TRAIN_AFTER_EVENTS": NEVER}
-    os.environ["MARQUEE_TUNE_SECONDS"] = TUNE_SECONDS
-    os.environ |= {f"MARQUEE_{name}_PORT": str(port) for name, port in zip(PORTS, _free_ports(len(PORTS)), strict=True)}
-    return load_settings()
-
-
-def _free_ports(number: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [each.getsockname()[1] for each in sockets]
-
-
-@contextmanager
-def _running(settings: Settings, log: Path) -> Iterator[None]:
-    """`marquee up` in a process of its own, ready on entry, stopped on exit."""
-    with log.open("wb") as output:
-        platform = subprocess.Popen([sys.executable, "-m", "marquee", "up"], stdout=output, stderr=subprocess.STDOUT)
-    try:
-        for port in (settings.ingest_port, settings.serving_port):
-            _wait_until_ready(f"http://{settings.host}:{port}/readyz", platform)
-        yield
-    finally:
-        platform.terminate()
-        platform.wait()
-
-
-def _wait_until_ready(url: str, platform: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while platform.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own address
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise DemoError("the platform did not start")
 
 
 def _client(settings: Settings) -> Client:
@@ -161,7 +122,7 @@ def _client(settings: Settings) -> Client:
     return Client(edges[0], edges[1], settings.api_key.get_secret_value())
 
 
-async def _run(settings: Settings, dataset: Dataset, console: Console) -> Summary:
+async def _run(settings: Settings, dataset: Dataset, console: Console, opened: bool) -> Summary:
     async with _client(settings) as client:
         loop = Demo(
             client=client,
@@ -171,14 +132,61 @@ async def _run(settings: Settings, dataset: Dataset, console: Console) -> Summar
             store=connect(settings.redis_url),
             weights=read_domain(settings.domain).history_weights,
             console=console,
+            invite=partial(_invite, settings, console) if opened else None,
         )
         return await loop.run()
+
+
+def _invite(settings: Settings, console: Console, viewer: str) -> None:
+    """Show the storefront in the system's browser, as a viewer sees it."""
+    address = f"{_storefront(settings)}?viewer={quote(viewer, safe='')}"
+    console.print(f"\nThe storefront, as {viewer} sees it: {address}", soft_wrap=True)
+    webbrowser.open(address)
+
+
+def _keep_up(settings: Settings, console: Console) -> None:
+    """Until Ctrl-C or SIGTERM."""
+    stop = stop_event()
+    storefront, key = _storefront(settings), settings.api_key.get_secret_value()
+    console.print(
+        f"\nStorefront: {storefront}", f"Console: {storefront}console", f"API key: {key}", sep="\n", soft_wrap=True
+    )
+    console.print("Ctrl-C stops everything.")
+    stop.wait()
+
+
+def _storefront(settings: Settings) -> str:
+    return f"http://{settings.host}:{settings.serving_port}/"
 
 
 async def _send(settings: Settings, dataset: Dataset, opt_in: float, console: Console) -> Tally:
     with bars_on(console) as progress:
         async with _client(settings) as client:
             return await send(client, dataset, opt_in, progress=bars(progress))
+
+
+def rounds(number: int, seeds: int, viewers: int, out: Path) -> int:
+    """Play the closed loop in so many worlds, show the figures and write them; returns the exit code.
+
+    Ctrl-C ends it: the worlds that were played to their end are shown and written.
+    """
+    console = Console(highlight=False)
+    plan, rates = Plan(viewers=viewers), []
+    with bars_on(console) as progress, suppress(KeyboardInterrupt):
+        bar = progress.add_task("rounds in all worlds", total=number * seeds)
+        for seed in range(1, seeds + 1):
+            rates.append(play(plan, number, seed, on_round=lambda: progress.advance(bar)))
+    if not rates:
+        console.print("[red]Stopped in the first world: there is nothing to show.[/red]")
+        return STOPPED
+    command = f"marquee audience --rounds {number} --seeds {seeds} --users {viewers}"
+    played = Played(command, plan, tuple(ARMS), np.array(rates))
+    picture = played.write(out)
+    console.print(played.table(), f"Figures: {out}\nPlot: {picture}\nWhat they mean, and do not: docs/simulation.md")
+    if len(rates) < seeds:
+        console.print(f"[red]Stopped: {len(rates)} of {seeds} worlds.[/red]")
+        return STOPPED
+    return 0
 
 
 async def _visit(
