@@ -1,5 +1,7 @@
 """Real services for the tests: a Redis, a Kafka broker and a PostgreSQL, each started once and only when asked for.
 
+"Once" is once in each process of pytest-xdist: nothing is shared between them, so that a test may empty its Redis.
+
 Where the environment names one it is used instead: MARQUEE_TEST_KAFKA (kafka://host:port), MARQUEE_TEST_POSTGRES
 (postgresql+psycopg://…, of a role that may create databases).
 """
@@ -8,19 +10,20 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import hypothesis
 import pytest
 import sqlalchemy
 
+from bench.own_platform import free_ports
 from infra.embedded import redis_command
 from infra.online_store import OnlineStore, OnlineStoreError, connect
 
@@ -99,14 +102,16 @@ def _wait_for_redis(url: str) -> None:
 
 
 class KafkaServer:
-    """A broker on this machine that a test may kill and start again."""
+    """A broker on this machine that a test may kill and start again. `more` are variables of kafka.sh."""
 
-    def __init__(self, folder: Path) -> None:
-        port, controller_port = _free_ports(2)
-        self.url = f"kafka://127.0.0.1:{port}"
+    def __init__(self, folder: Path, **more: str) -> None:
+        self.port, controller_port = free_ports(2)
+        self.url = f"kafka://127.0.0.1:{self.port}"
+        self.folder = folder
         self._pid = folder / "pid"
-        ports = {"KAFKA_PORT": str(port), "KAFKA_CONTROLLER_PORT": str(controller_port)}
-        self._environment = {**os.environ, **ports, "KAFKA_DATA": str(folder)}
+        ports = {"KAFKA_PORT": str(self.port), "KAFKA_CONTROLLER_PORT": str(controller_port)}
+        quick = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}  # It lives for minutes.
+        self._environment = {**os.environ, **ports, **quick, "KAFKA_DATA": str(folder), **more}
         self.start()
         SEEN["Kafka"] = "a real broker"
 
@@ -132,11 +137,25 @@ class KafkaServer:
 @pytest.fixture
 def own_kafka() -> Iterator[KafkaServer]:
     """A broker of this test alone."""
-    _require_kafka()
+    require_kafka()
     with tempfile.TemporaryDirectory(prefix="mq-kafka-") as folder:
         server = KafkaServer(Path(folder))
         yield server
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def start_kafka() -> Iterator[Callable[..., KafkaServer]]:
+    """Starts a broker of its own, with these variables of kafka.sh; it ends with the session."""
+    require_kafka()
+    with ExitStack() as stack:
+
+        def start(**more: str) -> KafkaServer:
+            server = KafkaServer(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mq-kafka-"))), **more)
+            stack.callback(server.stop)
+            return server
+
+        yield start
 
 
 @pytest.fixture(scope="session")
@@ -146,27 +165,20 @@ def kafka_url() -> Iterator[str]:
         SEEN["Kafka"] = "a real broker, named by MARQUEE_TEST_KAFKA"
         yield named
         return
-    _require_kafka()
+    require_kafka()
     with tempfile.TemporaryDirectory(prefix="mq-kafka-") as folder:
         server = KafkaServer(Path(folder))
         yield server.url
         server.stop()
 
 
-def _require_kafka() -> None:
+def require_kafka() -> None:
+    """Skip the test, or fail it, where there is no broker to start."""
     libs = Path(os.environ.get("KAFKA_LIBS", ROOT / "var/kafka/libs"))
     if not shutil.which("java"):
         unavailable("Kafka", "no Java 17 here for the broker")
     if not any(libs.glob("kafka_*.jar")):
         unavailable("Kafka", "no broker: run `make kafka`")
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def _runs(pid: int) -> bool:
@@ -233,20 +245,42 @@ def _start_postgres(wheel: Path, folder: Path) -> Callable[[], None]:
     return lambda: run("pg_ctl", "-w", "-m", "fast", "stop")
 
 
-# --- curl ------------------------------------------------------------------------------------------------------------
+# --- programs --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def curl() -> str:
     """The program that `marquee up` gives lines for."""
-    found = shutil.which("curl")
+    return _program("curl")
+
+
+@pytest.fixture
+def wrk() -> str:
+    """The program that makes a crowd."""
+    return _program("wrk")
+
+
+@pytest.fixture(scope="session")
+def chromium_program() -> str:
+    """The browser that the pages are looked at with."""
+    return _program("chromium")
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
     if found is None:
-        unavailable("curl", "not on PATH")
-    SEEN["curl"] = "the real one"
+        unavailable(name, "not on PATH")
+    SEEN[name] = "the real one"
     return found
 
 
 # --- what was there --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def missing() -> Callable[[str, str], NoReturn]:
+    """What a fixture elsewhere calls when a service is not to be had: see `unavailable`."""
+    return unavailable
 
 
 def unavailable(what: str, why: str) -> NoReturn:
@@ -255,6 +289,10 @@ def unavailable(what: str, why: str) -> NoReturn:
     if os.environ.get("MARQUEE_REQUIRE_SERVICES"):
         pytest.fail(f"{what} is required here: {why}")
     pytest.skip(f"{what}: {why}")
+
+
+hypothesis.settings.register_profile("marquee", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("marquee")  # No example has a deadline: the machine may be busy.
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -269,6 +307,18 @@ def pytest_configure(config: pytest.Config) -> None:
         "ignore:Support for class-based `config` is deprecated:DeprecationWarning",
     ):
         config.addinivalue_line("filterwarnings", known)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a process of pytest-xdist: hand over what was met."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["seen"] = SEEN
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """In the process that prints: take what another one met."""
+    SEEN.update(getattr(node, "workeroutput", {}).get("seen", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -28,7 +28,7 @@ from infra.event_log.port import (
 from infra.online_store import connect
 
 PARTITIONS = 4
-PATIENCE = 30.0
+PATIENCE = 120.0
 WORKER = """
 import sys
 from infra.event_log import open_event_log
@@ -265,6 +265,17 @@ def test_lag_counts_what_was_not_polled_yet(log: EventLog, join: Join) -> None:
     assert sum(consumer.lag().values()) == 0
     log.append(pairs(5))
     assert sum(consumer.lag().values()) == 5
+
+
+def test_the_position_is_what_is_read_next_whatever_is_appended_meanwhile(log: EventLog, join: Join) -> None:
+    log.append(pairs(20))
+    consumer = join()
+    records = read(consumer, 20)
+    after = {p: 1 + max((r.offset for r in records if r.partition == p), default=-1) for p in consumer.assigned()}
+    log.append(pairs(5))
+    assert {partition: consumer.position(partition) for partition in after} == after
+    with pytest.raises(PartitionsLost):
+        consumer.position(PARTITIONS)
 
 
 def test_two_consumers_share_the_partitions_and_the_group_sees_each_record(log: EventLog, join: Join) -> None:

@@ -14,6 +14,7 @@ from infra.database_tables import engine as make_engine
 from ingest.chain import seal_with
 
 AT = datetime(2026, 3, 1, 20, 15, 0, 123000, tzinfo=UTC)
+LATER = AT + timedelta(days=7)
 SEAL = seal_with("secret")
 
 
@@ -175,10 +176,10 @@ def test_people_who_ask_at_once_get_one_erasure(ledger: Ledger) -> None:
 def test_an_erasure_keeps_mark_steps_and_times(ledger: Ledger) -> None:
     erasure_id = ledger.open_erasure("s1", 1, AT)
     ledger.set_mark(erasure_id, 2, 40)
-    ledger.sign_step(erasure_id, "lake", 3, AT)
-    ledger.sign_step(erasure_id, "log", None, AT)
+    ledger.sign_step(erasure_id, "lake", Step(3, AT))
+    ledger.sign_step(erasure_id, "log", Step(None, AT, LATER))
     state = ledger.erasure(erasure_id)
-    assert state == (erasure_id, AT, None, (2, 40), {"lake": Step(3, AT), "log": Step(None, AT)})
+    assert state == (erasure_id, AT, None, (2, 40), {"lake": Step(3, AT), "log": Step(None, AT, LATER)})
     assert ledger.open_erasures() == [state]
 
 
@@ -191,13 +192,54 @@ def test_a_mark_only_moves_forward(ledger: Ledger) -> None:
 
 def test_of_two_signatures_of_a_stage_the_first_counts(ledger: Ledger) -> None:
     erasure_id = ledger.open_erasure("s1", 1, AT)
-    ledger.sign_step(erasure_id, "lake", 3, AT)
-    ledger.sign_step(erasure_id, "lake", 0, AT + timedelta(seconds=1))
+    ledger.sign_step(erasure_id, "lake", Step(3, AT))
+    ledger.sign_step(erasure_id, "lake", Step(0, AT + timedelta(seconds=1)))
     assert ledger.open_erasures()[0].steps == {"lake": Step(3, AT)}
 
 
+def test_which_erasures_a_stage_has_not_signed_is_told_with_the_newest_of_all(ledger: Ledger) -> None:
+    """Complete or not: what is complete may still wait for the models."""
+    assert ledger.erasures_without("models") == (0, {})
+    one, two = ledger.open_erasure("s1", 4, AT), ledger.open_erasure("s2", 9, AT)
+    ledger.complete_erasure(one, AT)
+    ledger.sign_step(two, "lake", Step(1, AT))
+    assert ledger.erasures_without("models") == (9, {one: 4, two: 9})
+    ledger.sign_step(two, "models", Step(1, AT))
+    assert ledger.erasures_without("models") == (9, {one: 4})
+
+
+def test_people_are_counted_once_by_what_they_said_last(ledger: Ledger) -> None:
+    assert ledger.counts() == ({}, 0, 0)
+    said = [entry("s1"), entry("s2", "grant", "analytics", "research"), entry("s3"), entry("s4"), entry("s5")]
+    said += [entry("s1", "grant", "analytics", "research"), entry("s3", "withdraw")._replace(purposes=())]
+    said += [entry(person, "erase")._replace(purposes=()) for person in ("s4", "s5", "s6")]
+    ledger.append_receipts(said, SEAL)
+    one, two, again = (ledger.open_erasure(person, 8, AT) for person in ("s4", "s5", "s6"))
+    for done in (one, two):
+        ledger.complete_erasure(done, AT)
+    assert ledger.counts() == ({("analytics", "research"): 2, (): 4}, 1, 2)
+    ledger.open_erasure("s4", 9, AT)
+    assert ledger.counts()[1:] == (2, 1)
+    assert ledger.open_erasure("s6", 9, AT) == again
+
+
+def test_a_ledger_of_before_receipts_told_what_remains_goes_on(ledger: Ledger, url: str) -> None:
+    erasure_id = ledger.open_erasure("s1", 1, AT)
+    engine = make_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sql.text("ALTER TABLE erasure_steps DROP COLUMN remains_until"))
+        connection.execute(
+            sql.text("INSERT INTO erasure_steps VALUES (:erasure, 'lake', 3, :at)"),
+            {"erasure": erasure_id, "at": AT.isoformat()},
+        )
+    engine.dispose()
+    ledger.create_tables()
+    ledger.sign_step(erasure_id, "log", Step(None, AT, LATER))
+    assert ledger.open_erasures()[0].steps == {"lake": Step(3, AT), "log": Step(None, AT, LATER)}
+
+
 def test_a_step_of_an_unknown_erasure_is_passed_over(ledger: Ledger) -> None:
-    ledger.sign_step("nobody's", "lake", 3, AT)
+    ledger.sign_step("nobody's", "lake", Step(3, AT))
     assert ledger.erasure("nobody's") is None
 
 

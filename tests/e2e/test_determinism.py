@@ -16,7 +16,7 @@ from infra.online_store import OnlineStore
 from ingest.events import CONSENT_HEAD, PERSONALIZATION, Consent, consent_key, subject
 from workshop.invented import generate
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e]
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a secret of the tests"

@@ -9,7 +9,7 @@ import pytest
 
 from bench.own_platform import free_ports
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e]
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "var/loadtest/report.html"

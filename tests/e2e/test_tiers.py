@@ -1,6 +1,5 @@
 """Each tier as a viewer meets it, and each drill in miniature, on real processes."""
 
-import shutil
 import signal
 from collections.abc import Iterator
 
@@ -14,7 +13,7 @@ from bench.observing import Report
 from bench.own_platform import OwnPlatform, wait_until
 from bench.service_levels import FAULT, OVERLOAD, PUBLISH, broken
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e]
 
 SMALL = Size(users=60, rate=50, before=0.3, during=1.5)
 TIMING = {"fault_p99_ms", "publish_p99_ms", "rollback_seconds", "goodput_ratio"}
@@ -99,7 +98,7 @@ def test_a_publish_mixes_nothing_and_fails_nobody() -> None:
     assert {phase.name for phase in report.phases if phase.answers} >= {"before", "version 2", "rolled back"}
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not on PATH")
+@pytest.mark.usefixtures("wrk")
 def test_a_crowd_is_turned_away_in_words() -> None:
     report = overload_drill(OverloadSize(users=200, usual=16, waiting=30, seconds=2, rounds=1))
     assert set(broken(OVERLOAD, report.figures)) <= TIMING, report

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from bench.diversity import catalogue_of, cost, events_of, marginal_relevance, of_model
+from bench.diversity import cost, marginal_relevance, of_model
 from ingest.events import Item, read_domain
 from serving.diversity import category_vectors
 from training.recipe import Recipe
 from training.split import leave_last
 from workshop.datasets import ACTS, Dataset
+from workshop.reading import catalogue_of, events_of
 
 WESTERN, COMEDY = {"genres": ["Western"]}, {"genres": ["Comedy"]}
 
@@ -39,7 +40,7 @@ def test_the_figures_of_a_small_audience() -> None:
         for step in range(18)
     ]
     dataset = Dataset("small", items, pl.DataFrame(acts, ACTS, orient="row"))
-    split = leave_last(events_of(dataset, domain), catalogue_of(dataset), domain.history.length, 5)
+    split = leave_last(events_of(dataset, domain.history_weights), catalogue_of(dataset), domain.history.length, 5)
     found = of_model(Recipe("ials", {"factors": 8}), split, "genres")
     orders = [one for one in found["new_orders"] if (one["way"], one["vectors"]) == ("determinantal", "categories")]
     assert len(orders) == 6

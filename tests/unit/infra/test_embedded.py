@@ -5,39 +5,54 @@ from pathlib import Path
 
 import pytest
 
-from infra.embedded import EmbeddedError, make_secrets, redis_command, redis_server
+from infra.embedded import EmbeddedError, make_login_key, make_secrets, redis_command, redis_server
+from infra.key_file import KeyFile, KeyScope
+from infra.keys import Keys
 from infra.online_store import connect
 from infra.settings import SECRETS_FILE, load_settings
 
 
+def make(data: Path) -> KeyFile:
+    keys = KeyFile(data / "keys.json")
+    make_secrets(data, keys)
+    return keys
+
+
 def test_secrets_are_readable_by_their_owner_only(tmp_path: Path) -> None:
-    make_secrets(tmp_path / "data")
-    mode = (tmp_path / "data" / SECRETS_FILE).stat().st_mode
-    assert stat.S_IMODE(mode) == 0o600
+    keys = make(tmp_path / "data")
+    for path in (keys.path, tmp_path / "data" / SECRETS_FILE):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_secrets_are_made_once(tmp_path: Path) -> None:
-    make_secrets(tmp_path)
-    first = (tmp_path / SECRETS_FILE).read_text()
-    make_secrets(tmp_path)
-    assert (tmp_path / SECRETS_FILE).read_text() == first
+    keys = make(tmp_path)
+    first = (tmp_path / SECRETS_FILE).read_text(), keys.read()
+    make(tmp_path)
+    assert ((tmp_path / SECRETS_FILE).read_text(), keys.read()) == first
 
 
 def test_each_platform_has_secrets_of_its_own(tmp_path: Path) -> None:
-    make_secrets(tmp_path / "one")
-    make_secrets(tmp_path / "two")
+    make(tmp_path / "one")
+    make(tmp_path / "two")
     one, two = (set((tmp_path / name / SECRETS_FILE).read_text().splitlines()) for name in ("one", "two"))
     assert not one & two
 
 
-def test_the_settings_find_the_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_find_the_secrets_and_the_key_opens_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("API_KEY", "SECRET"):
         monkeypatch.delenv(f"MARQUEE_{name}", raising=False)
     monkeypatch.setenv("MARQUEE_DATA", str(tmp_path))
-    make_secrets(tmp_path)
+    keys = make(tmp_path)
     settings = load_settings()
-    assert len(settings.api_key.get_secret_value()) >= 32
+    assert settings.keys_file == keys.path
     assert len(settings.secret.get_secret_value()) >= 32
+    api_key = settings.api_key.get_secret_value()
+    caller = Keys(keys, api_key).find(api_key.encode())
+    assert caller is not None
+    assert caller.scopes == set(KeyScope)
+    assert api_key.rpartition("_")[2] not in keys.path.read_text()
 
 
 def test_there_is_a_redis_to_run() -> None:
@@ -56,3 +71,13 @@ def test_the_embedded_redis_syncs_every_write_and_evicts_nothing(redis_url: str)
     assert config["appendonly"] == "yes"
     assert config["appendfsync"] == "always"
     assert config["maxmemory-policy"] == "noeviction"
+
+
+def test_what_the_login_signs_with_is_made_once_and_is_its_owners(tmp_path: Path) -> None:
+    private = tmp_path / "login.pem"
+    public = make_login_key(private)
+    first = private.read_bytes(), public.read_bytes()
+    make_login_key(private)
+    assert (private.read_bytes(), public.read_bytes()) == first
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert b"PRIVATE" not in first[1]

@@ -73,11 +73,23 @@ def test_a_snapshot_reads_the_columns_asked_for(lake: Lake) -> None:
     assert lake.snapshot(EVENTS, ["item_id", "day"]).rows.to_dicts() == [{"item_id": "m1", "day": AT.date()}]
 
 
+def test_rows_are_counted_without_those_that_were_forgotten(lake: Lake) -> None:
+    rows = events(list(range(6)))
+    lake.append(EVENTS, rows[:4], {0: Span(0, 4)})
+    lake.append(EVENTS, rows[4:], {0: Span(4, 6)})
+    assert lake.count(EVENTS) == 6
+    gone = lake.forget(EVENTS, {rows["user_id"][0]: 99})
+    assert lake.count(EVENTS) == 6 - gone < 6
+    lake.compact()
+    assert lake.count(EVENTS) == 6 - gone
+
+
 @pytest.mark.parametrize("table", [EVENTS, ITEMS, DEAD_LETTERS])
 def test_a_table_nothing_was_landed_in_is_empty_and_has_no_fences(lake: Lake, table: str) -> None:
     with pytest.raises(LakeEmpty, match=table):
         lake.snapshot(table)
     assert lake.landed(table) == {}
+    assert lake.count(table) == 0
     assert lake.forget(EVENTS, {"u1": 9}) == 0
     lake.purge()
     lake.compact()
@@ -86,8 +98,22 @@ def test_a_table_nothing_was_landed_in_is_empty_and_has_no_fences(lake: Lake, ta
 def test_an_append_of_no_rows_moves_the_fences(lake: Lake) -> None:
     lake.append(EVENTS, events([]), {0: Span(0, 10), 3: Span(0, 4)})
     assert lake.landed(EVENTS) == {0: 10, 3: 4}
-    lake.append(EVENTS, events([]), {5: Span(7, 8)})
+    lake.append(EVENTS, events([]), {5: Span(0, 8)})
     assert lake.landed(EVENTS) == {0: 10, 3: 4, 5: 8}
+
+
+def test_events_that_begin_above_the_fence_are_refused_whole(lake: Lake) -> None:
+    """A lake that was put back to an older state: what lies between would be missing without a word."""
+    lake.append(EVENTS, events([0, 1]), {0: Span(0, 2)})
+    with pytest.raises(LakeConflict):
+        lake.append(EVENTS, events([3]), {0: Span(3, 4)})
+    assert lake.landed(EVENTS) == {0: 2}
+
+
+def test_dead_letters_may_begin_above_their_fence(lake: Lake) -> None:
+    """That table's fence moves only with its rows."""
+    lake.append(DEAD_LETTERS, dead_letter(b"u1", 3), {0: Span(3, 4)})
+    assert lake.landed(DEAD_LETTERS) == {0: 4}
 
 
 def test_an_append_that_begins_below_a_fence_is_refused_whole(lake: Lake) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,21 @@ def test_the_registry_says_nothing_on_the_terminal(place: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_two_who_open_a_new_registry_at_once_both_have_it(tmp_path: Path) -> None:
+    """A command and the schedule do, on a platform's first day; MLflow alone makes one of them fail."""
+    url = f"sqlite:///{tmp_path / 'registry.db'}"
+    words = "from pathlib import Path; from infra.model_registry import ModelRegistry; import mlflow, time; "
+    opening = f"ModelRegistry({url!r}, Path({str(tmp_path)!r}), 'films')"
+    begun = time.time() + 6
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", f"{words}time.sleep(max(0, {begun} - time.time())); {opening}"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [one.communicate(timeout=120)[1] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said

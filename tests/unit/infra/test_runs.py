@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.model_registry import ModelRegistry
-from infra.runs import ENDED_WITHOUT_A_WORD, FAILURE, PARENT, Child, Runs
+from infra.runs import ENDED_WITHOUT_A_WORD, FAILURE, PARENT, PURGED, Child, Runs
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +96,26 @@ def test_children_hang_below_their_run_with_state_and_duration(runs: Runs) -> No
 def test_many_runs_are_found_by_their_ids(runs: Runs) -> None:
     made = [runs.start("training", {}) for _ in range(103)]
     assert runs.with_ids(made).keys() == set(made)
+
+
+def test_all_runs_of_a_kind_are_found_however_many_there_are(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow gives them a page at a time."""
+    made = [runs.start("training", {}) for _ in range(5)]
+    runs.start("tuning", {})
+    monkeypatch.setattr("infra.runs.AT_ONCE", 2)
+    assert {run.run_id for run in runs.all_of_kind("training")} == set(made)
+
+
+def test_a_purged_run_has_no_files_and_keeps_its_figures(runs: Runs) -> None:
+    """Purging it again, where it was cut short, does no harm."""
+    run_id = runs.start("training", {})
+    runs.log(run_id, metrics={"ndcg_at_10": 0.25})
+    runs.log_files(run_id, {"bundle.zip": b"learned from somebody"})
+    [run] = runs.all_of_kind("training")
+    folder = Path(run.artifacts.removeprefix("file://"))
+    assert (folder / "bundle.zip").exists()
+    for _ in range(2):
+        runs.purge(run, "somebody was erased")
+    assert not folder.exists()
+    [after] = runs.all_of_kind("training")
+    assert (after.metrics["ndcg_at_10"], after.tags[PURGED]) == (0.25, "somebody was erased")

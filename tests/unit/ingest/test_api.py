@@ -1,5 +1,6 @@
 """The HTTP edge of ingest, behind a real server: what it takes, what it refuses and how, and that it fails closed."""
 
+import gzip
 import re
 import signal
 import socket
@@ -8,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +18,7 @@ import httpx
 import orjson
 import pytest
 
-from infra.database import LedgerUnavailable
+from infra.database import LedgerUnavailable, Step
 from infra.http import PROBLEM_JSON
 from ingest.events import CONSENT_HEAD, AcceptedEvent, Consent
 from ingest.gate import FRESH_SECONDS
@@ -135,6 +137,7 @@ ROUTES = [
     ("GET", f"{USER}/data"),
     ("DELETE", USER),
     ("GET", "/v1/erasures/e1"),
+    ("GET", "/v1/counts"),
 ]
 
 
@@ -310,12 +313,40 @@ def test_an_erasure_is_answered_with_where_to_follow_it(client: httpx.Client, in
 def test_an_erasure_tells_its_steps_and_when_it_is_complete(client: httpx.Client, ingest: Any) -> None:
     erasure_id = client.delete(USER).json()["erasure_id"]
     at = ingest.consents.erasure(erasure_id).opened_at
-    ingest.ledger.sign_step(erasure_id, "lake", 12, at)
-    ingest.ledger.sign_step(erasure_id, "log", None, at)
+    for stage in ("dead_letters", "lake", "lists", "nearline"):
+        ingest.ledger.sign_step(erasure_id, stage, Step(12, at))
+    assert set(remains(client, erasure_id)) == {"log", "models"}
+    until = at + timedelta(days=7)
+    ingest.ledger.sign_step(erasure_id, "log", Step(None, at, until))
     ingest.ledger.complete_erasure(erasure_id, at)
     state = client.get(f"/v1/erasures/{erasure_id}").json()
     assert state["status"] == "complete"
-    assert {step["stage"]: step["removed"] for step in state["steps"]} == {"lake": 12, "log": None}
+    assert {step["stage"]: step["removed"] for step in state["steps"]} == {
+        **dict.fromkeys(("dead_letters", "lake", "lists", "nearline"), 12),
+        "log": None,
+    }
+    assert all(step["what"] for step in state["steps"])
+    left = remains(client, erasure_id)
+    assert datetime.fromisoformat(left["log"]["until"]) == until
+    assert left["models"]["until"] is None
+    assert "retraining" in left["models"]["why"]
+
+
+def test_where_the_log_has_no_retention_the_receipt_says_so_and_after_the_models_nothing_else_remains(
+    client: httpx.Client, ingest: Any
+) -> None:
+    erasure_id = client.delete(USER).json()["erasure_id"]
+    at = ingest.consents.erasure(erasure_id).opened_at
+    for stage in ("lake", "lists", "nearline", "models"):
+        ingest.ledger.sign_step(erasure_id, stage, Step(0, at))
+    ingest.ledger.sign_step(erasure_id, "log", Step(None, at))
+    left = remains(client, erasure_id)
+    assert set(left) == {"log"}
+    assert "has no retention" in left["log"]["why"]
+
+
+def remains(client: httpx.Client, erasure_id: str) -> dict[str, dict[str, Any]]:
+    return {each["stage"]: each for each in client.get(f"/v1/erasures/{erasure_id}").json()["remains"]}
 
 
 def test_an_unknown_erasure_is_not_found(client: httpx.Client) -> None:
@@ -345,6 +376,7 @@ def test_unknown_paths_and_methods_are_problems(client: httpx.Client) -> None:
     answer = client.get("/v1/events")
     assert_problem(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
+    assert client.post("/v1/users/u-42/consent").headers["allow"] == "DELETE, GET, PUT"
 
 
 def test_openapi_resolves_and_every_operation_is_described(client: httpx.Client) -> None:
@@ -450,6 +482,7 @@ def test_without_the_ledger_consent_cannot_be_changed_and_soon_no_event_comes_in
 
     for name in ("append_receipts", "receipts_of", "erasure", "open_erasure_of", "head"):
         monkeypatch.setattr(ingest.ledger, name, fail)
+    monkeypatch.setattr(ingest.consents, "_counts", fail)  # It has asked the ledger's method for itself.
     for method, path in ROUTES[3:]:
         assert_problem(client.request(method, path), 503, "ledger_unavailable")
     assert_problem(client.put(f"{USER}/consent", json={"purposes": ["analytics"]}), 503, "ledger_unavailable")
@@ -474,6 +507,7 @@ def test_who_waits_too_long_for_a_turn_is_told_to_come_back_and_who_has_one_is_s
         return append(records, guard)
 
     monkeypatch.setattr(ingest.log, "append", slow)
+    monkeypatch.setattr("ingest.collector.TURN_SECONDS", 60)
     batches = ingest.app.state.services.batches
     batches.total_tokens = 1
     with ThreadPoolExecutor() as threads:
@@ -502,3 +536,33 @@ def test_what_is_refused_and_who_asks_is_in_no_log_line(
     client.post("/v1/events", json={"events": [event(user_id=canary)]}, headers={"Sec-GPC": "1"})
     client.put(f"/v1/users/{canary}/consent", json={"purposes": ["personalization"]}, headers={"Sec-GPC": "1"})
     assert canary not in "".join(capfd.readouterr()) + caplog.text
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_packed_batch_is_taken_and_a_bomb_is_not(client: httpx.Client, ingest: Any, event: MakeEvent) -> None:
+    ingest.allow("u1")
+    headers = {"Content-Encoding": "gzip"}
+    batch = gzip.compress(orjson.dumps({"events": [event()]}))
+    assert client.post("/v1/events", content=batch, headers=headers).json()["accepted"] == 1
+    bomb = gzip.compress(b" " * (2 * MEGABYTE + 1))
+    for method, path in (("POST", "/v1/events"), ("PUT", "/v1/items"), ("PUT", f"{USER}/consent")):
+        assert_problem(client.request(method, path, content=bomb, headers=headers), 413, "too_large")
+        assert_problem(client.request(method, path, content=b"[" * 17 + b"]" * 17), 400, "too_deep")
+        assert_problem(
+            client.request(method, path, content=batch, headers={"Content-Encoding": "br"}), 415, "unknown_encoding"
+        )
+
+
+@pytest.mark.parametrize("path", ["/v1/events/", "/healthz/", f"{USER}/consent/", f"{USER}/"])
+def test_nobody_is_sent_elsewhere_by_the_host_that_a_request_names(
+    client: httpx.Client, ingest: Any, path: str
+) -> None:
+    headers = {"Host": "evil.test", "X-Forwarded-Host": "evil.test", "X-Forwarded-Proto": "https"}
+    answer = client.get(path, headers=headers, follow_redirects=False)
+    assert_problem(answer, 404, "not_found")
+    assert "evil" not in answer.text + str(answer.headers)
+    ingest.app.router.redirect_slashes = True
+    answer = client.get(path, headers=headers, follow_redirects=False)
+    assert "evil.test" in answer.headers["location"], "the framework's own way"

@@ -335,7 +335,7 @@ def test_every_field_is_under_the_seal(field: str) -> None:
         {"previous": "0" * 64},
         {"hash": "0" * 64},
     ],
-    ids=str,
+    ids=lambda change: ", ".join(f"{field}: {value}" for field, value in change.items()),
 )
 @pytest.mark.parametrize("number", [1, 3, 6])
 def test_the_altered_receipt_is_named(ledger: Ledger, url: str, change: dict[str, Any], number: int) -> None:

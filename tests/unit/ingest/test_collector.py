@@ -252,8 +252,121 @@ def test_without_the_log_nothing_is_called_accepted(ingest: Any, event: MakeEven
     assert ingest.count("marquee_events_total", verdict="accepted") == 0
 
 
+# --- together --------------------------------------------------------------------------------------------------------
+
+
+class Together:
+    """Holds up the first batch until some others wait behind it."""
+
+    def __init__(self, ingest: Any) -> None:
+        self.appended: list[list[bytes]] = []
+        self.judged: list[int] = []
+        self._append, self._judge = ingest.log.append, ingest.gate.judge
+        self._collector = ingest.collector
+        ingest.gate.judge = self.judge
+        ingest.collector._log = self
+
+    def judge(self, people: Any, purpose: str) -> Any:
+        self.judged.append(len(people))
+        return self._judge(people, purpose)
+
+    def append(self, records: Any, guard: Any) -> Any:
+        while not self.appended and len(self._collector._commit._waiting) < 3:
+            threading.Event().wait(0.001)
+        self.appended.append([key for key, _ in records])
+        return self._append(records, guard)
+
+
+def collect_at_once(ingest: Any, first: Any, others: list[Any]) -> list[list[str]]:
+    """Codes of the others, which come while the first is on its way."""
+    answers: dict[int, list[str]] = {}
+
+    def collect(number: int, batch: Any) -> None:
+        answers[number] = codes(ingest.collector.collect(batch))
+
+    threads = [threading.Thread(target=collect, args=pair) for pair in enumerate([first, *others])]
+    for number, thread in enumerate(threads):
+        thread.start()
+        while number and len(ingest.collector._commit._waiting) < number and thread.is_alive():
+            threading.Event().wait(0.001)
+        while not number and not ingest.collector._log.judged:
+            threading.Event().wait(0.001)
+    for thread in threads:
+        thread.join(20)
+    return [answers[number] for number in range(1, len(threads))]
+
+
+def test_batches_that_come_at_the_same_time_are_judged_and_appended_together(ingest: Any, event: MakeEvent) -> None:
+    """In the order in which they came; and each is told of its own events."""
+    for person in ("u1", "u2", "u3"):
+        ingest.allow(person)
+    together = Together(ingest)
+    others = [
+        [event(user_id="u2"), event(user_id="stranger")],
+        [event(user_id="stranger"), event(type="sneeze"), event(user_id="u3")],
+        [event(user_id="u3")],
+    ]
+    assert collect_at_once(ingest, [event()], others) == [
+        ["accepted", "consent_missing"],
+        ["consent_missing", "unknown_type", "accepted"],
+        ["accepted"],
+    ]
+    assert together.judged == [1, 5]
+    assert together.appended == [[b"u1"], [b"u2", b"u3", b"u3"]]
+
+
+def test_who_waits_too_long_behind_others_is_told_that_the_log_does_not_answer(
+    ingest: Any, event: MakeEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what had not begun by then is never appended."""
+    ingest.allow("u1")
+    monkeypatch.setattr("ingest.collector.TURN_SECONDS", 0.05)
+    held, go_on = threading.Event(), threading.Event()
+    append = ingest.log.append
+
+    def held_up(records: Any, guard: Any) -> Any:
+        held.set()
+        go_on.wait(20)
+        return append(records, guard)
+
+    ingest.collector._log = type("Slow", (), {"append": staticmethod(held_up)})()
+    with pytest.raises(EventLogUnavailable):
+        ingest.collector.collect([event(event_id="begun")])
+    assert held.wait(20)
+    with pytest.raises(EventLogUnavailable):
+        ingest.collector.collect([event(event_id="late")])
+    go_on.set()
+    ingest.collector.close()
+    assert [record.event_id for record in events_logged(ingest)] == ["begun"]
+
+
+ONE_OF_EACH: list[dict[str, Any]] = [
+    {},
+    {"user_id": "stranger"},
+    {"type": "sneeze"},
+    {"occurred_at": "1950-01-01T00:00:00Z"},
+    {"occurred_at": "2999-01-01T00:00:00Z"},
+    {"event_id": ""},
+    {"item_id": 7},
+    {"recommendation_id": "r"},
+    {"canary": "x"},
+]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@given(some.lists(some.sampled_from(ONE_OF_EACH), min_size=1, max_size=12))
+def test_a_batch_gets_the_verdicts_that_its_events_would_get_alone(
+    ingest: Any, event: MakeEvent, batch: list[dict[str, Any]]
+) -> None:
+    if not ingest.projection.read(["u1"])["u1"].granted:
+        ingest.allow("u1")
+    sent = [event(**changes) for changes in batch]
+    alone = [ingest.collector.collect([each])[0] for each in sent]
+    assert ingest.collector.collect(sent) == alone
+
+
 SCALARS = some.none() | some.booleans() | some.integers() | some.floats() | some.text()
-JSON = some.recursive(SCALARS, lambda inner: some.lists(inner) | some.dictionaries(some.text(), inner))
+JSON = some.recursive(SCALARS, lambda inner: some.lists(inner) | some.dictionaries(some.text(), inner), max_leaves=12)
 FIELDS = ["event_id", "type", "user_id", "item_id", "occurred_at", "recommendation_id", "kind", "receipt"]
 
 

@@ -8,7 +8,19 @@ import pytest
 from infra.database import LedgerUnavailable
 from infra.event_log.port import EventLogUnavailable
 from ingest.consent import Consents
-from ingest.events import PERSONALIZATION, Consent, ConsentMark, ConsentUnavailable, ErasureMark, is_mark, subject
+from ingest.events import (
+    PERSONALIZATION,
+    Consent,
+    ConsentMark,
+    ConsentUnavailable,
+    ErasureMark,
+    ErasureStep,
+    encode,
+    is_mark,
+    key,
+    now,
+    subject,
+)
 from ingest.gate import Passage
 
 SECRET = "a secret"
@@ -248,3 +260,62 @@ def test_an_erasure_whose_mark_failed_is_completed_by_asking_again(ingest: Any) 
     assert state.mark is None
     assert ingest.consents.erase("u1", "1", "test") == state.erasure_id
     assert ingest.consents.erasure(state.erasure_id).mark is not None
+
+
+class Killed(Exception):
+    """The process ended here."""
+
+
+class Mortal:
+    """A part that ends the process right before and right after each call of what changes something, once each."""
+
+    def __init__(self, part: Any, died: set[str]) -> None:
+        self._part, self._died = part, died
+
+    def __getattr__(self, name: str) -> Any:
+        work = getattr(self._part, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            self._die(f"before {name}")
+            done = work(*arguments, **named)
+            self._die(f"after {name}")
+            return done
+
+        return call if name in CHANGES else work
+
+    def _die(self, point: str) -> None:
+        if point not in self._died:
+            self._died.add(point)
+            raise Killed(point)
+
+
+CHANGES = {"append_receipts", "open_erasure", "set_mark", "append", "apply", "tell_erasures"}
+
+
+def test_an_erasure_that_is_cut_short_at_any_step_is_asked_for_again_and_comes_to_its_end(
+    ingest: Any, event: Any
+) -> None:
+    """Each time by a new process; in the end there is one erasure, and no mark of the others stays in the log."""
+    ingest.allow("canary-7f3a")
+    ingest.collector.collect([event(user_id="canary-7f3a")])
+    died: set[str] = set()
+    erasure_id = None
+    while erasure_id is None:
+        process = consents(ingest, Mortal(ingest.log, died), Mortal(ingest.ledger, died))
+        process._projection = Mortal(process._projection, died)  # type: ignore[assignment]
+        try:
+            erasure_id = process.erase("canary-7f3a", "1", "test")
+        except Killed:
+            assert len(ingest.ledger.open_erasures()) <= 1, "its state can be read at any time"
+        process.close()
+    assert died == {f"{when} {name}" for when in ("before", "after") for name in CHANGES}
+    assert not now_in_force(ingest, "canary-7f3a").allows(PERSONALIZATION)
+    assert [state.erasure_id for state in ingest.ledger.open_erasures()] == [erasure_id]
+    ingest.land()
+    for stage in ("lists", "nearline"):
+        step = ErasureStep(erasure_id=erasure_id, stage=stage, removed=0, at=now())
+        ingest.log.append([(key(step), encode(step))])
+    ingest.land()
+    assert ingest.consents.erasure(erasure_id).completed_at is not None
+    assert not any(b"canary-7f3a" in (ingest.store.dump(name) or b"") for name in ingest.store.keys("*"))
+    assert ingest.lake.events_of("canary-7f3a").height == 0

@@ -2,12 +2,12 @@
 
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from infra.database import Entry, ErasureState, Ledger
+from infra.database import Entry, ErasureState, Ledger, Step
 from infra.event_log.port import EventLog, Position
 from infra.event_log.redis_streams import RedisStreamsEventLog
 from infra.online_store import OnlineStore
@@ -134,7 +134,7 @@ def test_a_keeper_that_was_killed_before_completing_is_continued_by_the_next(
 ) -> None:
     mark = opened(ledger)
     sign(keeper, mark, "lake", "lists", "nearline")
-    ledger.sign_step(mark.erasure_id, "log", 4, AT)
+    ledger.sign_step(mark.erasure_id, "log", Step(4, AT))
     assert keeper.advance() == 1
     assert state_of(ledger, mark).steps["log"].removed == 4
 
@@ -192,13 +192,24 @@ def test_where_the_log_cannot_forget_single_records_its_retention_completes_the_
             """As Kafka answers."""
             return None
 
+        def keeps_seconds(self) -> float | None:  # type: ignore[override]
+            return kept
+
+    kept = 3600.0
     log = Retaining(redis_url, uuid.uuid4().hex, partitions=2)
     keeper = ErasureKeeper(ledger, log)
     mark = opened(ledger)
     keeper.met(mark, send(log, mark))
     sign(keeper, mark, "lake", "lists", "nearline")
     assert keeper.advance() == 1
-    assert state_of(ledger, mark).steps["log"].removed is None
+    signed = state_of(ledger, mark).steps["log"]
+    assert signed.removed is None
+    assert signed.remains_until == signed.at + timedelta(hours=1)
+    kept, other = float("inf"), opened(ledger, "budgie")
+    keeper.met(other, send(log, other))
+    sign(keeper, other, "lake", "lists", "nearline")
+    keeper.advance()
+    assert state_of(ledger, other).steps["log"].remains_until is None
     log.close()
 
 

@@ -2,10 +2,11 @@
 
 import tomllib
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -23,6 +24,7 @@ from ingest.events import (
     Domain,
     ErasureMark,
     ErasureStep,
+    Event,
     Id,
     InvalidRecord,
     Item,
@@ -30,6 +32,7 @@ from ingest.events import (
     consent_key,
     decode,
     encode,
+    encode_accepted,
     is_mark,
     key,
     subject,
@@ -91,6 +94,44 @@ def test_what_is_allowed_now_is_also_covered_now(granted: int, revoked: int, rec
 def test_a_record_comes_back_as_it_was_written(record: LogRecord) -> None:
     assert decode(encode(record)) == record
     assert key(record)
+
+
+ZONES = some.integers(-720, 720).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+SENT = some.builds(
+    Event,
+    event_id=IDS,
+    type=IDS,
+    user_id=IDS,
+    item_id=IDS,
+    occurred_at=some.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1), timezones=ZONES),
+    recommendation_id=some.none() | IDS,
+)
+
+
+def as_accepted(event: Event, receipt: int, at: datetime) -> AcceptedEvent:
+    fields = event.model_dump() | {"occurred_at": event.occurred_at.astimezone(UTC)}
+    return AcceptedEvent(**fields, receipt=receipt, accepted_at=at)
+
+
+@given(SENT, RECEIPTS, TIMES)
+def test_the_short_way_to_the_wire_form_ends_in_the_same_bytes(event: Event, receipt: int, at: datetime) -> None:
+    """Times with microseconds and of every zone included."""
+    slow = as_accepted(event, receipt, at)
+    assert encode_accepted(event, receipt, at) == encode(slow)
+    assert decode(encode_accepted(event, receipt, at)) == slow
+
+
+def test_a_short_way_that_keeps_the_zone_would_be_found() -> None:
+    event = Event(
+        event_id="e",
+        type="play",
+        user_id="u",
+        item_id="m",
+        occurred_at=datetime.fromisoformat("2024-03-01T20:00+05:30"),
+    )
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    fields = {"kind": "event", **vars(event), "receipt": 1, "accepted_at": at}
+    assert orjson.dumps(fields, option=orjson.OPT_UTC_Z) != encode(as_accepted(event, 1, at))
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"\xff", b'{"kind":"event"}', b'{"kind":"other"}', b"[1]", b"null"])

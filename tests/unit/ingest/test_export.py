@@ -10,8 +10,10 @@ import pytest
 
 from infra.lake import EVENTS, LakeUnavailable
 from infra.online_store import connect
+from ingest.events import read_domain
 from ingest.export import HISTORY_KEY, Exports
 from training.bundle import Interaction, encode_history, history_key
+from training.snapshot import read_lake
 from workshop.datasets import DatasetError, read_export
 
 MakeEvent = Callable[..., dict[str, Any]]
@@ -121,6 +123,46 @@ def test_an_export_can_be_sent_in_again_and_gives_the_same_events(
     file.write_bytes(client.get(DATA).content)
     again = read_export(file).events
     assert again == export.events * 2
+
+
+def test_a_fresh_platform_that_takes_an_export_stores_the_same_and_would_learn_the_same(
+    client: httpx.Client,
+    ingest: Any,
+    event: MakeEvent,
+    own_redis: Any,
+    new_ingest: Any,
+    serving: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+) -> None:
+    """But for what a platform says by itself: when and under which receipt it took an event, and where it stands."""
+    ingest.allow("u1")
+    ingest.allow("u1", "personalization", "analytics")
+    sent = [event(event_id=f"e{n}", item_id=f"m{n % 5}", recommendation_id="r1" if n % 2 else None) for n in range(8)]
+    client.post("/v1/events", json={"events": sent})
+    ingest.land()
+    file = tmp_path / "u1.jsonl"
+    file.write_bytes(client.get(DATA).content)
+    fresh = new_ingest(tmp_path_factory.mktemp("fresh"), own_redis.url, own_redis.url)
+    fresh.rebuild()
+    with serving(fresh.app) as other:
+        export = read_export(file)
+        other.put("/v1/users/u1/consent", json={"purposes": export.purposes})
+        assert other.post("/v1/events", json={"events": export.events}).json()["accepted"] == 8
+        fresh.land()
+        again = lines(other.get(DATA))
+    before = lines(client.get(DATA))
+    assert [as_said(row) for row in of_kind(again, "event")] == [as_said(row) for row in of_kind(before, "event")]
+    assert of_kind(again, "receipt")[-1]["purposes"] == of_kind(before, "receipt")[-1]["purposes"]
+    domain = read_domain(Path("domain.toml"))
+    digests = [read_lake(each.lake, each.projection, domain).histories().digest for each in (ingest, fresh)]
+    assert digests[0] == digests[1]
+    fresh.close()
+
+
+def as_said(row: dict[str, Any]) -> dict[str, Any]:
+    """An event without what the platform that took it added."""
+    return {name: row[name] for name in row if name not in {"accepted_at", "receipt", "partition", "offset"}}
 
 
 def test_of_an_export_the_consent_given_last_counts(client: httpx.Client, ingest: Any, tmp_path: Path) -> None:

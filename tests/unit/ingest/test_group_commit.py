@@ -58,3 +58,48 @@ def test_a_failure_reaches_everyone_of_the_group_and_nobody_after() -> None:
     with pytest.raises(OSError, match="the disk is full"):
         commit(1)
     assert commit(2) == 2
+
+
+def test_a_group_is_no_larger_than_it_may_be_and_a_job_that_is_larger_goes_alone() -> None:
+    groups: list[list[int]] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(jobs: Sequence[int]) -> Sequence[int]:
+        groups.append(list(jobs))
+        begun.set()
+        go_on.wait(10)
+        return jobs
+
+    commit = GroupCommit(work, most=10, size=lambda job: job)
+    threads = [threading.Thread(target=commit, args=(size,)) for size in (1, 4, 6, 7, 20, 3)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        begun.wait(10)
+        while len(commit._waiting) < number:
+            threading.Event().wait(0.001)
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert groups == [[1], [4, 6], [7], [20], [3]]
+
+
+def test_who_waits_too_long_is_told_and_what_had_not_begun_is_not_done() -> None:
+    done: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(jobs: Sequence[str]) -> Sequence[str]:
+        begun.set()
+        go_on.wait(10)
+        done.extend(jobs)
+        return jobs
+
+    commit = GroupCommit(work)
+    first = threading.Thread(target=commit, args=("first",))
+    first.start()
+    begun.wait(10)
+    with pytest.raises(TimeoutError):
+        commit("late", timeout=0.01)
+    go_on.set()
+    first.join(10)
+    assert commit("next") == "next"
+    assert done == ["first", "next"]

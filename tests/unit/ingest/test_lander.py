@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,12 @@ class World:
                 lander.step(timeout=0.2)
         finally:
             lander.close()
+
+    def land_with(self, lander: Lander) -> None:
+        """Land all there is, waiting out what is put off."""
+        while self.lag():
+            with suppress(LakeConflict):
+                lander.step(timeout=0.2)
 
     def lag(self) -> int:
         """Records not landed yet."""
@@ -392,7 +400,7 @@ def test_killed_between_any_two_steps_it_ends_with_the_same_lake(world: World, a
     state = world.ledger.erasure(mark.erasure_id)
     assert state is not None
     assert state.completed_at is not None
-    assert set(state.steps) == {"log", "lake", "lists", "nearline"}
+    assert set(state.steps) == {"log", "lake", "dead_letters", "lists", "nearline"}
     assert world.traces("canary") == []
 
 
@@ -445,6 +453,50 @@ def test_after_a_conflict_it_continues_at_the_fence(world: World) -> None:
         lander.step(timeout=0.5)
     world.land(lander)
     assert world.landed() == [f"e{n:04}" for n in range(10)]
+
+
+def put_back(world: World, lake: Lake) -> list[str]:
+    """The lake's folder is replaced by an older copy of it while a lander runs."""
+    folder = world.folder / "lake"
+    world.allow("u1")
+    lander = world.lander(lake)
+    world.send(*(event(n) for n in range(5)))
+    world.land_with(lander)
+    shutil.copytree(folder, world.folder / "older")
+    world.send(*(event(n) for n in range(5, 10)))
+    world.land_with(lander)
+    shutil.rmtree(folder)
+    (world.folder / "older").rename(folder)
+    world.send(*(event(n) for n in range(10, 15)))
+    world.land_with(lander)
+    lander.close()
+    return world.landed()
+
+
+def test_a_lake_that_is_put_back_under_a_lander_gets_all_that_it_lacks(world: World) -> None:
+    assert put_back(world, world.lake) == [f"e{n:04}" for n in range(15)]
+
+
+class TrustsItself(Lake):
+    """A lake that does not look whether it has what lies before a batch."""
+
+    def append(self, table: str, rows: pl.DataFrame, spans: Mapping[int, Span], tallies: Any = None) -> None:
+        landed = self.landed(table)
+        super().append(table, rows, {p: Span(landed.get(p, 0), span.end) for p, span in spans.items()}, tallies)
+
+
+def test_a_lake_that_does_not_look_is_found_to_miss_events(world: World) -> None:
+    lake = TrustsItself(str(world.folder / "lake"))
+    assert put_back(world, lake) == [f"e{n:04}" for n in (*range(5), *range(10, 15))]
+
+
+def test_records_that_the_log_no_longer_has_are_told_in_the_account(world: World) -> None:
+    world.allow("u1")
+    *_, last = world.send(*(event(n) for n in range(4)))
+    world.store.xtrim(f"log:{world.log._topic}:{last.partition}", maxlen=1, approximate=False)
+    world.land()
+    assert world.landed() == ["e0003"]
+    assert world.lake.tallies()[last.partition]["gone"] == 3
 
 
 def test_a_partition_that_left_and_came_back_within_a_batch_lands_once(world: World) -> None:
@@ -522,6 +574,54 @@ def test_the_erasure_s_step_is_signed_in_the_log(world: World) -> None:
     consumer = world.log.consumer("reader")
     steps = [r for record in consumer.poll(0.5) if isinstance(r := decode(record.value), ErasureStep)]
     consumer.close()
-    assert [(step.erasure_id, step.stage, step.removed) for step in steps] == [(mark.erasure_id, "lake", 2)]
+    assert [(step.erasure_id, step.stage, step.removed) for step in steps] == [
+        (mark.erasure_id, "dead_letters", 0),
+        (mark.erasure_id, "lake", 2),
+    ]
     assert world.traces("canary") == []
     assert os.listdir(world.folder / "lake")
+
+
+# --- a log that was lost ---------------------------------------------------------------------------------------------
+
+
+def lose_the_log(world: World) -> None:
+    """Everything that Redis held of the log is gone."""
+    world.store.delete(*world.store.scan_iter(f"log:{world.log._topic}:*"))
+
+
+def after_the_log_was_lost(world: World, log: RedisStreamsEventLog) -> list[str]:
+    """Five events land; the log is lost while a lander has five more in hand; five are sent when it is there again."""
+    world.log = log
+    world.allow("u1")
+    lander = world.lander()
+    world.send(*(event(n) for n in range(5)))
+    world.land_with(lander)
+    world.send(*(event(n) for n in range(5, 10)))
+    in_hand = lander._gather(0.5)
+    lose_the_log(world)
+    log.keep(lambda: world.lake.landed(EVENTS))
+    lander._land(in_hand)
+    world.send(*(event(n) for n in range(10, 15)))
+    for _ in range(10):
+        lander.step(timeout=0.1)
+    lander.close()
+    return world.landed()
+
+
+def test_what_is_accepted_after_the_log_was_lost_lands_and_so_does_what_a_lander_had_in_hand(world: World) -> None:
+    assert after_the_log_was_lost(world, world.log) == [f"e{n:04}" for n in range(15)]
+    assert sum(tally["gone"] for tally in world.lake.tallies().values()) > 0
+
+
+class BeginsAnew(RedisStreamsEventLog):
+    """A log that does not ask what was landed."""
+
+    def keep(self, fences: Any) -> None:
+        self._ends._known.clear()
+        super().keep(dict)
+
+
+def test_a_log_that_begins_anew_is_found_to_lose_what_it_accepted(world: World, redis_url: str) -> None:
+    log = BeginsAnew(redis_url, world.log._topic, partitions=4)
+    assert after_the_log_was_lost(world, log) == [f"e{n:04}" for n in range(10)]

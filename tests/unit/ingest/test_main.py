@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,9 +15,11 @@ import httpx
 import pytest
 import sqlalchemy as sql
 
+from bench.own_platform import free_ports
 from infra.database import Ledger
 from infra.embedded import make_secrets
 from infra.event_log import open_event_log
+from infra.key_file import KeyFile
 from infra.online_store import connect
 from infra.settings import load_settings
 from ingest.consent import Consents
@@ -32,9 +33,8 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def environment(tmp_path: Path, redis_url: str, store: Any) -> dict[str, str]:
     """What `marquee up` would give a process, on free ports."""
-    make_secrets(tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        ports = {"MARQUEE_INGEST_PORT": one.getsockname()[1], "MARQUEE_LANDER_METRICS_PORT": other.getsockname()[1]}
+    make_secrets(tmp_path, KeyFile(tmp_path / "keys.json"))
+    ports = dict(zip(("MARQUEE_INGEST_PORT", "MARQUEE_LANDER_METRICS_PORT"), free_ports(2), strict=True))
     settings = {"MARQUEE_DATA": tmp_path, "MARQUEE_REDIS": redis_url, **ports}
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MARQUEE_")}
     return {**clean, **{name: str(value) for name, value in settings.items()}}
@@ -65,15 +65,24 @@ def wait_for(url: str) -> httpx.Response:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("what", "missing"), [("serve_ingest", "MARQUEE_API_KEY"), ("land", "MARQUEE_SECRET")])
-def test_a_missing_secret_is_named(environment: dict[str, str], tmp_path: Path, what: str, missing: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "missing", "said"),
+    [
+        ("serve_ingest", "MARQUEE_API_KEY", "There are no keys: make one with `marquee keys create`"),
+        ("land", "MARQUEE_SECRET", "MARQUEE_SECRET is not set"),
+    ],
+)
+def test_a_missing_secret_is_named(
+    environment: dict[str, str], tmp_path: Path, what: str, missing: str, said: str
+) -> None:
+    (tmp_path / "keys.json").unlink()
     secrets = tmp_path / "secrets.env"
     lines = secrets.read_text().splitlines(keepends=True)
     secrets.write_text("".join(line for line in lines if not line.startswith(missing)))
     with running(what, environment) as process:
         assert process.wait(30) == 1
         assert process.stderr is not None
-        assert f"{missing} is not set" in process.stderr.read()
+        assert said in process.stderr.read()
 
 
 def test_without_the_log_the_api_says_so_and_ends(environment: dict[str, str]) -> None:
@@ -100,7 +109,9 @@ def test_a_person_is_forgotten_from_the_command_line(
             process.send_signal(signal.SIGTERM)
         assert [process.wait(20) for process in (api, lander)] == [0, 0]
         assert api.stderr is not None
-        assert "u 1" not in api.stderr.read()
+        told = api.stderr.read()
+        assert "u 1" not in told
+        assert load_settings().api_key.get_secret_value().rpartition("_")[2] not in told
     assert '"status": "open"' in capsys.readouterr().out
 
 

@@ -1,18 +1,24 @@
 """A small published model of known answer, and the serving app over a real Redis."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 from scipy import sparse
 
+from infra.access import Access
+from infra.key_file import KeyFile, KeyScope, Quota
+from infra.keys import Keys
 from infra.online_store import OnlineStore, connect, connect_async
+from infra.tokens import Tokens
 from ingest.events import Domain, read_domain
 from serving.api import create_app
 from serving.catalogue_watch import CatalogueWatch
@@ -28,6 +34,7 @@ from training.algorithms.item_item import ItemItem
 from training.bundle import CURRENT, KEPT, Bundle, ItemTable, Manifest, Snapshot, bundle_key
 
 KEY = "test-key"
+LOGIN = "what the login and the platform share"
 ITEMS = [f"m{index}" for index in range(8)]
 
 MakeBundle = Callable[..., Bundle]
@@ -124,12 +131,26 @@ class Serving:
         self.watch = CatalogueWatch(connect(redis_url), registry, domain.items, static)
         self.lists = ListReader(connect_async(redis_url, None), self.metrics, timeout)
         self.ids = RecommendationIds("secret")
-        hot = RecommendationsApp(self.watch, self.lists, self.ids, self.metrics, KEY, most_waiting=1024)
+        self.file = KeyFile(folder / "keys.json")
+        self.keys = Keys(self.file, KEY)
+        (folder / "login").write_text(LOGIN)
+        access = Access(self.keys, Tokens(folder / "login", "marquee", "", Quota.of(10)))
+        hot = RecommendationsApp(self.watch, self.lists, self.ids, self.metrics, access, most_waiting=1024)
         self.services = Services(
             self.watch, self.lists, self.ids, domain, self.metrics, registry, ModelWork(), SimilarItems()
         )
-        self.app = create_app(self.services, hot, KEY)
+        self.app = create_app(self.services, hot, access)
         self._runner = asyncio.Runner()
+
+    def key(self, *scopes: KeyScope, quota: Quota | None = None) -> str:
+        """A new key, in force."""
+        made = self.file.create("test", scopes, quota)
+        self.keys._look()
+        return made
+
+    def token(self, user_id: str) -> str:
+        """A token of this person's own."""
+        return jwt.encode({"sub": user_id, "aud": "marquee", "exp": time.time() + 60}, LOGIN, "HS256")
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         """One GET with the key."""

@@ -142,6 +142,7 @@ def test_the_documentation_has_every_route(published: Any) -> None:
     assert set(described["paths"]) == {
         "/v1/users/{user_id}/recommendations",
         "/v1/users/{user_id}/home",
+        "/v1/domain",
         "/v1/recommendations",
         "/v1/recommendations/{recommendation_id}",
         "/v1/items/{item_id}/similar",
@@ -157,10 +158,13 @@ def test_every_parameter_and_problem_is_documented(published: Any) -> None:
     paths = published.get("/openapi.json", headers={}).json()["paths"]
     filters = {"category", "max_age_rating", "min_year", "exclude"}
     expected: dict[str, tuple[set[str], set[str]]] = {
-        "/v1/users/{user_id}/recommendations": ({"user_id", "k", "explain", *filters}, {"200", "401", "422", "503"}),
-        "/v1/users/{user_id}/home": ({"user_id", "k", "rows", *filters}, {"200", "401", "422", "503"}),
-        "/v1/items/{item_id}/similar": ({"item_id", "k", *filters}, {"200", "401", "404", "422", "503"}),
-        "/v1/recommendations/{recommendation_id}": ({"recommendation_id"}, {"200", "401", "404", "422"}),
+        "/v1/users/{user_id}/recommendations": (
+            {"user_id", "k", "explain", *filters},
+            {"200", "401", "403", "422", "503"},
+        ),
+        "/v1/users/{user_id}/home": ({"user_id", "k", "rows", *filters}, {"200", "401", "403", "422", "503"}),
+        "/v1/items/{item_id}/similar": ({"item_id", "k", *filters}, {"200", "401", "403", "404", "422", "503"}),
+        "/v1/recommendations/{recommendation_id}": ({"recommendation_id"}, {"200", "401", "403", "404", "422"}),
     }
     for path, (parameters, answers) in expected.items():
         route = paths[path]["get"]
@@ -170,7 +174,7 @@ def test_every_parameter_and_problem_is_documented(published: Any) -> None:
         undescribed = [one["name"] for one in route["parameters"] if not one.get("description")]
         assert undescribed == [], path
     session = paths["/v1/recommendations"]["post"]
-    assert set(session["responses"]) == {"200", "400", "401", "413", "422", "503"}
+    assert set(session["responses"]) == {"200", "400", "401", "403", "408", "413", "415", "422", "503"}
     assert paths == published.get("/openapi.json", headers={}).json()["paths"]
 
 
@@ -180,3 +184,12 @@ def test_whatever_is_documented_as_a_field_says_what_it_is(published: Any) -> No
     for name in ("HomeRow", "Because", "RecommendationLineage", "Recommendations", "Session"):
         bare = {field for field, of in schemas[name]["properties"].items() if "description" not in of}
         assert bare <= {"recommendation_id", "version", "tier", "items", "history"}, name
+
+
+def test_a_page_learns_how_to_speak_of_the_domain(published: Any) -> None:
+    """Names and acts as `domain.toml` has them, so that pages fit any fork."""
+    said = published.get("/v1/domain").json()
+    assert said["name"] == "films"
+    assert said["items"] == {"name": "title", "category": "genres"}
+    assert said["event_types"]["play"] == {"history": True, "weight": 1.0, "begins": True}
+    assert said["event_types"]["impression"]["history"] is False

@@ -94,3 +94,9 @@ def test_is_compares_as_text() -> None:
 def test_categories_are_the_items_own_most_frequent_first(domain: Domain) -> None:
     """An item that names a category twice counts once."""
     assert ItemFilters(FILMS, domain.items).categories == ("Drama", "Comedy")
+
+
+def test_while_there_is_no_version_no_item_is_kept_and_no_filter_is_an_error() -> None:
+    """The catalogue before the first version knows no rules."""
+    nothing = ItemFilters((), ItemRules(attributes={}))
+    assert nothing.mask((("category", "Drama"),)).tolist() == []

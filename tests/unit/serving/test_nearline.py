@@ -765,6 +765,27 @@ def test_a_member_that_joins_meanwhile_catches_up_its_partitions(
     assert platform.caught_up(2) == {0, 1}
 
 
+def test_what_is_appended_while_a_partition_begins_does_not_move_where_it_begins(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first day under load: a place told by two looks at a growing log was before its beginning, for good."""
+    platform.consents("ann", 1)
+    consumer = platform.worker._consumer
+    look = consumer.lag
+
+    def lag() -> dict[int, int]:
+        platform.append(*(_now("ann", f"m{number}") for number in range(5)))
+        return look()
+
+    monkeypatch.setattr(consumer, "lag", lag)
+    platform.worker.step(0.01)
+    monkeypatch.undo()
+    platform.work()
+    assert platform.history("ann") == [f"m{number}" for number in range(5)]
+    committed = platform.store.hvals("log:events:nearline:offsets")
+    assert min(int(offset) for offset in committed) >= 0  # type: ignore[union-attr]
+
+
 def test_two_members_catch_up_together_while_partitions_move_between_them(
     platform: Platform, make_bundle: MakeBundle, publish: Publish
 ) -> None:
@@ -889,7 +910,7 @@ def everything(store: OnlineStore) -> dict[str, Any]:
 def test_a_lost_store_with_the_log_in_it_is_rebuilt_from_the_lake(
     own_redis: Any, domain: Domain, tmp_path: Path, slowly: bool
 ) -> None:
-    """The offsets begin anew below where the group stood: what is appended then is folded, and marks are obeyed."""
+    """The offsets go on above where the group stood: what is appended then is folded, and marks are obeyed."""
     store = connect(own_redis.url, timeout=5.0)
     platform = Platform(own_redis.url, store, domain, Lake(str(tmp_path / "lake")))
     platform.consents("ann", 1)
@@ -897,6 +918,7 @@ def test_a_lost_store_with_the_log_in_it_is_rebuilt_from_the_lake(
     platform.work()
     platform.land()
     store.flushall()
+    platform.log.keep(lambda: platform.lake.landed(EVENTS))
     store.set(CONSENT_HEAD, 2)
     store.set(REBUILDING, "another", px=1500 if slowly else 1)
     platform.consents("ann", 1)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,17 +100,25 @@ def land(lake: Lake) -> Callable[[pl.DataFrame], None]:
     return append
 
 
-@pytest.fixture
-def grant(store: OnlineStore) -> Grant:
-    """Writes consents into the projection: `grant(people)` allows, `grant(people, revoked=5)` withdraws."""
+@pytest.fixture(scope="session")
+def grant_in() -> Grant:
+    """Writes consents into the projection of a store: see `grant`."""
 
-    def write(people: Iterable[str], granted: int = 1, revoked: int = 0, purpose: str = PERSONALIZATION) -> None:
+    def write(
+        store: OnlineStore, people: Iterable[str], granted: int = 1, revoked: int = 0, purpose: str = PERSONALIZATION
+    ) -> None:
         consent = Consent(granted, revoked, frozenset({purpose}))
         for person in people:
             store.set(consent_key(subject(person, SECRET)), consent.encode())
         store.set(CONSENT_HEAD, max(granted, revoked))
 
     return write
+
+
+@pytest.fixture
+def grant(store: OnlineStore, grant_in: Grant) -> Grant:
+    """Writes consents into the projection: `grant(people)` allows, `grant(people, revoked=5)` withdraws."""
+    return partial(grant_in, store)
 
 
 @pytest.fixture

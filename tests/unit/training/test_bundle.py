@@ -3,6 +3,8 @@
 import io
 import pickle
 import zipfile
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain, pairwise
 from typing import cast
@@ -140,6 +142,38 @@ def test_a_pickled_array_is_refused_even_when_its_digest_is_right() -> None:
     assert pickle.dumps({})[:2] in buffer.getvalue()
     with pytest.raises(BundleError):
         load(altered(bundle.dump(), "popularity.npy", buffer.getvalue()))
+
+
+def _otherwise_after_a_byte_changed(value: bytes, places: Iterable[int]) -> list[int]:
+    """Places where a changed byte gives a bundle that loads, and is another one."""
+    digest, otherwise = load(value).digest(), []
+    for place in places:
+        changed = bytearray(value)
+        changed[place] ^= 0x55
+        with suppress(BundleError):
+            if load(bytes(changed)).digest() != digest:
+                otherwise.append(place)
+    return otherwise
+
+
+def test_a_byte_that_is_altered_anywhere_is_noticed_or_changes_nothing() -> None:
+    """And whatever the byte, a `BundleError` is all that is raised."""
+    value = a_bundle("popularity").dump()
+    assert _otherwise_after_a_byte_changed(value, range(len(value))) == []
+
+
+def test_without_its_digests_an_altered_bundle_would_be_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check above finds it: a number changed, and the archive's own checksum with it."""
+    bundle = a_bundle("popularity")
+    other = Bundle(
+        bundle.manifest, bundle.items, bundle.model, {name: each + 1 for name, each in bundle.arrays.items()}
+    )
+    with zipfile.ZipFile(io.BytesIO(other.dump())) as file:
+        value = altered(bundle.dump(), "arrays/popularity.npy", file.read("arrays/popularity.npy"))
+    with pytest.raises(BundleError):
+        load(value)
+    monkeypatch.setattr("training.bundle._check", lambda *_: None)
+    assert load(value).digest() != bundle.digest()
 
 
 def test_the_digest_is_of_what_the_model_does_and_not_of_its_run() -> None:

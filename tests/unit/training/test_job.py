@@ -1,10 +1,11 @@
 """The retraining job on small viewers: real lake, real Redis, real registry."""
 
 import re
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,7 @@ from deltalake import write_deltalake
 
 from infra.lake import EVENTS, ITEMS, TABLES, Lake, Span
 from infra.model_registry import ModelRegistry
-from infra.online_store import OnlineStore
+from infra.online_store import OnlineStore, connect
 from infra.runs import FAILURE
 from ingest.events import CONSENT_HEAD, ConsentProjection, ConsentUnavailable, Domain
 from training import job as job_module
@@ -21,25 +22,93 @@ from training import promotion
 from training import search as search_module
 from training.bundle import bundle_key, list_key, load
 from training.comparison import POPULARITY
-from training.job import Job, TrainingError
+from training.job import Job, Outcome, TrainingError
 from training.model_card import CARD
 from training.publish import Publisher, current
 from training.recipe import Recipe
 from training.run_record import TRAINING
-from training.search import TUNING, Found, as_tag, search
+from training.search import TUNING, Found, as_tag
 from training.split import Split, split_by_time
 from training.tuning import Trial
 
+SECRET = "a secret of the tests"
 Rows = Callable[..., pl.DataFrame]
 Grant = Callable[..., None]
 Land = Callable[[pl.DataFrame], None]
 
 
-@pytest.mark.usefixtures("landed")
-def test_the_first_model_beats_popularity_and_is_published(
-    job: Job, store: OnlineStore, registry: ModelRegistry
-) -> None:
-    outcome = job.run()
+class Made(NamedTuple):
+    """A platform's first retraining on sixty viewers.
+
+    Attributes:
+        folder: its lake and its registry's database; files of runs stay where they are.
+        keys: of its Redis, dumped.
+    """
+
+    folder: Path
+    keys: dict[bytes, bytes]
+    outcome: Outcome
+
+
+class Trained(NamedTuple):
+    """What a test has of such a platform for itself."""
+
+    job: Job
+    lake: Lake
+    registry: ModelRegistry
+    publisher: Publisher
+    outcome: Outcome
+
+
+def platform(folder: Path, store: OnlineStore, domain: Domain) -> tuple[Job, Lake, ModelRegistry, Publisher]:
+    """The job on the stores in a folder."""
+    consents, lake = ConsentProjection(store, SECRET), Lake(str(folder / "lake"))
+    registry = ModelRegistry(f"sqlite:///{folder / 'registry.db'}", folder / "artifacts", "films")
+    publisher = Publisher(store, consents, 5, 1000)
+    job = Job(lake=lake, consents=consents, registry=registry, publisher=publisher, domain=domain, code="c0ffee")
+    return job, lake, registry, publisher
+
+
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory,
+    redis_url: str,
+    empty_registry: Path,
+    viewers: Rows,
+    grant_in: Grant,
+    domain: Domain,
+) -> Made:
+    """Trained once for all tests that begin with a champion; its data were good, and accepted all the same."""
+    folder, rows = tmp_path_factory.mktemp("made"), viewers()
+    shutil.copy(empty_registry, folder / "registry.db")
+    with connect(redis_url) as store:
+        store.flushall()
+        grant_in(store, rows["user_id"].unique())
+        job, lake, _, _ = platform(folder, store, domain)
+        lake.append(EVENTS, rows, {0: Span(0, rows.height)})
+        outcome = job.run(accept_data="just in case")
+        keys = {key: cast(bytes, store.dump(key)) for key in store.scan_iter()}
+    return Made(folder, keys, outcome)
+
+
+@pytest.fixture
+def one_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is searched, where it does not matter what is trained."""
+    monkeypatch.setattr(job_module, "search", lambda *_, **__: Found(Recipe("ease", {}).whole(), ()))
+
+
+@pytest.fixture
+def trained(made: Made, store: OnlineStore, tmp_path: Path, domain: Domain) -> Trained:
+    """A champion, and everything as its retraining left it."""
+    shutil.copytree(made.folder / "lake", tmp_path / "lake")
+    shutil.copy(made.folder / "registry.db", tmp_path)
+    for key, value in made.keys.items():
+        store.restore(key, 0, value)
+    return Trained(*platform(tmp_path, store, domain), made.outcome)
+
+
+def test_the_first_model_beats_popularity_and_is_published(trained: Trained, store: OnlineStore) -> None:
+    outcome, registry = trained.outcome, trained.registry
     assert (outcome.result, outcome.version, outcome.users_published) == ("published", 1, 60)
     assert outcome.metrics["ndcg_at_10"] > outcome.metrics["popularity_ndcg_at_10"]
     assert set(outcome.seconds) == {"read", "check", "split", "tune", "compare", "fit", "register", "publish"}
@@ -52,21 +121,17 @@ def test_the_first_model_beats_popularity_and_is_published(
     assert manifest.metrics == outcome.metrics
 
 
-@pytest.mark.usefixtures("landed")
-def test_no_person_is_in_the_bundle_or_the_registry(job: Job, registry: ModelRegistry) -> None:
-    job.run()
-    value = registry.bundle(1)
-    bundle = load(value)
+def test_no_person_is_in_the_bundle_or_the_registry(trained: Trained) -> None:
+    registry = trained.registry
+    bundle = load(registry.bundle(1))
     assert all(len(array) == 61 or name != "item_factors" for name, array in bundle.arrays.items())
     everything = bundle.manifest.model_dump_json() + repr(registry.versions()) + repr(bundle.items)
     assert "u001" not in everything
 
 
-@pytest.mark.usefixtures("landed")
-def test_the_same_snapshot_gives_the_same_model(job: Job, registry: ModelRegistry) -> None:
-    job.run()
-    job.run()
-    one, two = (load(registry.bundle(version)) for version in (1, 2))
+def test_the_same_snapshot_gives_the_same_model(trained: Trained) -> None:
+    trained.job.run()
+    one, two = (load(trained.registry.bundle(version)) for version in (1, 2))
     assert one.digest() == two.digest()
     assert one.manifest.snapshot.digest == two.manifest.snapshot.digest
 
@@ -85,14 +150,13 @@ def test_a_model_trained_after_a_withdrawal_is_that_of_one_who_never_was(
     assert one.manifest.snapshot.events == landed.height - 12
 
 
-@pytest.mark.usefixtures("landed")
 def test_a_refused_challenger_is_registered_and_the_champion_keeps_serving(
-    job: Job, store: OnlineStore, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, store: OnlineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job.run()
+    registry = trained.registry
     store.delete(list_key(1, "u001"))
     monkeypatch.setattr(promotion, "GAIN", 100.0)
-    outcome = job.run()
+    outcome = trained.job.run()
     assert (outcome.result, outcome.version) == ("refused", 2)
     assert [reason.partition(":")[0] for reason in outcome.reasons if reason.startswith("failed")] == [
         "failed popularity"
@@ -123,7 +187,8 @@ def test_a_first_model_that_does_not_beat_popularity_is_not_published(
     assert (outcome.users_published, current(store), registry.champion()) == (0, None, None)
 
 
-def test_an_empty_lake_says_what_to_do(job: Job) -> None:
+def test_an_empty_lake_says_what_to_do(job: Job, grant: Grant) -> None:
+    grant([])
     with pytest.raises(TrainingError, match="Send events to the ingest API"):
         job.run()
 
@@ -159,34 +224,27 @@ def test_when_nobody_can_tell_what_people_allow_nothing_is_trained(
     assert registry.versions() == []
 
 
-@pytest.mark.usefixtures("landed")
+@pytest.mark.usefixtures("one_recipe")
 def test_a_publish_that_fails_leaves_champion_and_served_version_where_they_are(
-    job: Job, store: OnlineStore, registry: ModelRegistry, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, store: OnlineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job.run()
-
     def fail(*_: object) -> None:
         raise ConsentUnavailable("by the test")
 
-    monkeypatch.setattr(publisher, "_check", fail)
+    monkeypatch.setattr(trained.publisher, "_check", fail)
     with pytest.raises(ConsentUnavailable):
-        job.run()
-    assert current(store) == registry.champion() == 1
+        trained.job.run()
+    assert current(store) == trained.registry.champion() == 1
 
 
-@pytest.mark.usefixtures("landed")
+@pytest.mark.usefixtures("one_recipe")
 def test_a_failed_check_ends_the_run_before_tuning_and_the_champion_keeps_serving(
-    job: Job,
-    land: Land,
-    landed: pl.DataFrame,
-    store: OnlineStore,
-    registry: ModelRegistry,
-    monkeypatch: pytest.MonkeyPatch,
+    trained: Trained, land: Land, viewers: Rows, store: OnlineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until an operator who knows why accepts the data; that is recorded."""
-    job.run()
+    job, registry = trained.job, trained.registry
     store.delete(list_key(1, "u001"))
-    land(landed.head(400))
+    land(viewers().head(400))
     with monkeypatch.context() as patch:
         patch.setattr(job_module, "search", None)
         outcome = job.run()
@@ -217,17 +275,14 @@ def test_a_lake_whose_columns_cannot_be_read_is_a_verdict_too(
     assert job.run(accept_data="no matter").result == "data_refused", "nobody can read it"
 
 
-@pytest.mark.usefixtures("landed")
-def test_accepting_good_data_is_nothing_to_record(job: Job, registry: ModelRegistry) -> None:
-    job.run(accept_data="just in case")
-    assert "accepted_data" not in registry.version(1).tags
+def test_accepting_good_data_is_nothing_to_record(trained: Trained) -> None:
+    assert "accepted_data" not in trained.registry.version(1).tags
 
 
-@pytest.mark.usefixtures("landed")
 def test_a_run_holds_where_it_came_from_what_it_measured_and_what_was_said(
-    job: Job, registry: ModelRegistry, consents: ConsentProjection
+    trained: Trained, consents: ConsentProjection
 ) -> None:
-    outcome = job.run()
+    outcome, registry = trained.outcome, trained.registry
     manifest = load(registry.bundle(1)).manifest
     run = registry.runs.of_kind(TRAINING)[0]
     assert run.status == "FINISHED"
@@ -255,21 +310,19 @@ def test_a_run_holds_where_it_came_from_what_it_measured_and_what_was_said(
         assert registry.runs.file(run.run_id, name)
 
 
-@pytest.mark.usefixtures("landed")
-def test_every_trial_is_a_run_below_the_retrainings(job: Job, registry: ModelRegistry) -> None:
-    job.run()
+def test_every_trial_is_a_run_below_the_retrainings(trained: Trained) -> None:
+    registry = trained.registry
     trials = registry.runs.below(registry.version(1).run_id)
     assert len(trials) >= 3
     assert {"ndcg_at_10", "seconds"} <= trials[0].metrics.keys()
     assert len({trial.parameters["algorithm"] for trial in trials}) >= 3
 
 
-@pytest.mark.usefixtures("landed")
 def test_a_recipe_that_is_not_shown_to_be_as_good_makes_room_for_the_champions_own(
-    job: Job, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job.run()
-    monkeypatch.setattr(job_module, "search", lambda *_: Found(POPULARITY, ()))
+    job, registry = trained.job, trained.registry
+    monkeypatch.setattr(job_module, "search", lambda *_, **__: Found(POPULARITY, ()))
     outcome = job.run()
     one, two = (load(registry.bundle(version)).manifest for version in (1, 2))
     assert (outcome.result, two.algorithm, two.parameters) == ("published", one.algorithm, one.parameters)
@@ -277,19 +330,18 @@ def test_a_recipe_that_is_not_shown_to_be_as_good_makes_room_for_the_champions_o
     assert registry.version(2).tags["set_aside"].startswith("popularity: popularity: nDCG@10")
 
 
-@pytest.mark.usefixtures("landed")
 def test_the_champions_recipe_and_the_best_of_the_last_tuning_are_tried_first(
-    job: Job, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job.run()
+    job, registry = trained.job, trained.registry
     remembered = Recipe("item_item", {"weighting": "bm25", "neighbours": 7}).whole()
     with registry.runs.run(TUNING) as run_id:
         registry.runs.log(run_id, tags=as_tag([Trial(remembered, 0.5, 1.0, "complete")]))
     tried: list[Recipe] = []
 
-    def look(split: Split, seconds: float, first: list[Recipe]) -> Found:
+    def look(split: Split, seconds: float, first: list[Recipe], **_: Any) -> Found:
         tried.extend(first)
-        return search(split, seconds, first)
+        return Found(first[0], ())
 
     monkeypatch.setattr(job_module, "search", look)
     job.run()
@@ -309,14 +361,15 @@ def test_a_run_that_fails_ends_as_failed_with_the_reason(job: Job, store: Online
     )
 
 
-def test_a_run_whose_process_was_killed_is_ended_by_the_next(job: Job, registry: ModelRegistry) -> None:
+def test_a_run_whose_process_was_killed_is_ended_by_the_next(job: Job, grant: Grant, registry: ModelRegistry) -> None:
+    grant([])
     killed = registry.runs.start(TRAINING, {})
     with pytest.raises(TrainingError):
         job.run()
     assert registry.runs.with_ids([killed])[killed].status == "FAILED"
 
 
-@pytest.mark.usefixtures("landed")
+@pytest.mark.usefixtures("landed", "one_recipe")
 def test_items_that_were_described_come_along_and_hidden_ones_are_in_no_list(
     job: Job, lake: Lake, registry: ModelRegistry
 ) -> None:
@@ -328,7 +381,7 @@ def test_items_that_were_described_come_along_and_hidden_ones_are_in_no_list(
     assert items.attributes[items.item_ids.index("m0-00")] == {"title": "Zero"}
 
 
-@pytest.mark.usefixtures("landed")
+@pytest.mark.usefixtures("landed", "one_recipe")
 def test_the_gap_of_the_job_is_that_of_both_its_hold_outs(
     lake: Lake,
     consents: ConsentProjection,

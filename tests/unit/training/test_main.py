@@ -12,6 +12,7 @@ import pytest
 from infra.lake import EVENTS, Lake, Span
 from infra.online_store import OnlineStore
 from training import main, parts, promotion
+from training.progress import read_training
 from training.publish import current
 
 Rows = Callable[..., pl.DataFrame]
@@ -47,6 +48,9 @@ def test_train_status_and_rollback(store: OnlineStore, capsys: pytest.CaptureFix
     assert main.train_once() == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["result"] == "published"
     assert main.train_once() == 0
+    last = read_training(store).last
+    assert last is not None
+    assert (last.result, last.version) == ("published", 2)
     assert main.rollback(None) == 0
     assert current(store) == 1
     found = main.status()

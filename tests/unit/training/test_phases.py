@@ -22,6 +22,15 @@ def test_a_phase_that_raises_is_no_phase_that_was_done() -> None:
     assert phase.seconds == {}
 
 
+def test_what_is_under_way_can_be_seen() -> None:
+    phase = Phases()
+    assert (phase.now, phase.detail) == (None, None)
+    with phase("tune"):
+        phase.say("2 recipes tried")
+        assert (phase.now, phase.detail) == ("tune", "2 recipes tried")
+    assert (phase.now, phase.detail) == (None, None)
+
+
 def test_peak_memory_is_in_megabytes() -> None:
     before = peak_memory_mb()
     held = np.ones(int(before + 64) * 2**20, np.uint8)

@@ -15,10 +15,23 @@ from prometheus_client import CollectorRegistry
 from infra.event_log import open_event_log
 from infra.event_log.port import Consumer, EventLog, EventLogUnavailable, PartitionsLost
 from infra.online_store import OnlineStore, OnlineStoreError
-from ingest.events import AcceptedEvent, ConsentMark, ErasureMark, ErasureStep, LogRecord, decode, encode, key, now
-from training.bundle import ATTEMPTS, KEPT, LOCK, list_key, live_key
+from ingest.events import (
+    ERASURES,
+    AcceptedEvent,
+    ConsentMark,
+    ErasureMark,
+    Erasures,
+    ErasureStep,
+    LogRecord,
+    decode,
+    encode,
+    key,
+    now,
+)
+from training.bundle import ATTEMPTS, KEPT, LOCK, RUN, list_key, live_key
 from training.job import Outcome
 from training.metrics import TrainingMetrics
+from training.progress import ask, read_training
 from training.restoration import Restoration
 from training.schedule import AFTER_MARK_SECONDS, GROUP, Due, Schedule
 
@@ -239,6 +252,31 @@ def test_a_retraining_that_fails_is_counted_and_not_repeated_at_once(
     assert metrics.get_sample_value(*failed) == 1
 
 
+def test_a_run_that_is_asked_for_begins_at_once_and_once(schedule: Make, log: EventLog, store: OnlineStore) -> None:
+    """Nothing is due. Who asks learns first that somebody is there."""
+    printed = f"print({OUTCOME.model_dump_json()!r})"
+    begun = schedule(NEVER, printed)
+    turns(begun, log, lambda: read_training(store).schedule)
+    assert store.get(ATTEMPTS) is None
+    for _ in range(2):
+        assert ask(store).state == "asked"
+    turns(begun, log, lambda: begun._child is not None)
+    assert read_training(store).state == "idle"
+    turns(begun, log, lambda: begun._child is None)
+    turns(begun, log, lambda: True)
+    assert begun._child is None
+
+
+def test_a_run_that_is_killed_is_told_to_have_failed(schedule: Make, log: EventLog, store: OnlineStore) -> None:
+    killed = schedule(Due(0, 1, 1e9), "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    store.set(RUN, "{}")
+    turns(killed, log, lambda: read_training(store).last is not None)
+    last = read_training(store).last
+    assert last is not None
+    assert (last.result, last.reason) == ("failed", "it was ended by SIGKILL")
+    assert not store.exists(RUN)
+
+
 def test_marks_are_handled_while_a_retraining_runs_and_stopping_ends_it(
     schedule: Make, log: EventLog, store: OnlineStore
 ) -> None:
@@ -293,6 +331,24 @@ def test_a_retraining_is_due(waited: float, events: int, marks: int, due: bool) 
     assert Due(3600, 100, 7200).now(waited, events, marks) is due
 
 
+@pytest.mark.parametrize("waiting", [False, True])
+def test_while_the_models_have_not_followed_an_erasure_there_is_something_to_retrain_for(
+    schedule: Make, log: EventLog, store: OnlineStore, metrics: CollectorRegistry, waiting: bool
+) -> None:
+    """Whether or not this process met the mark, or an event since."""
+    if waiting:
+        store.set(ERASURES, Erasures(5, {"e1": 5}).encode())
+    worker = schedule(Due(0.05, 10**9, 1e9), f"print({OUTCOME.model_dump_json()!r})")
+    runs = ("marquee_training_runs_total", {"result": "published"})
+    turns(worker, log, lambda: metrics.get_sample_value(*runs) == 1)
+    consumer = log.consumer(GROUP)
+    for _ in range(4):
+        worker.turn(consumer, threading.Event())
+    consumer.close()
+    assert (worker._child is not None or metrics.get_sample_value(*runs) != 1) is waiting
+    worker._end_child()
+
+
 def test_a_consumer_that_lost_its_partitions_goes_on(schedule: Make, log: EventLog) -> None:
     """The partition's new owner handles the records again."""
 
@@ -331,6 +387,7 @@ from prometheus_client import CollectorRegistry
 from infra.event_log import open_event_log
 from infra.online_store import connect
 from training.metrics import TrainingMetrics
+from training.progress import ask, read_training
 from training.restoration import Restoration
 from training.schedule import Due, Schedule
 redis, topic, training = sys.argv[1:]
