@@ -16,21 +16,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 from rich.console import Console
 
-from ingest.events import Domain, read_domain
+from ingest.events import read_domain
 from serving.diversity import STRENGTH, Vectors, category_vectors, spread
 from training.algorithms.base import Algorithm
 from training.bundle import Indices
-from training.columns import Column
 from training.evaluation import fit, judge, lists
-from training.ids import IdMap
-from training.interactions import Catalogue, Events, ReadCounts
 from training.recency import Recency
 from training.recipe import Recipe
 from training.split import Split, leave_last
-from workshop.datasets import Dataset, read_movielens
+from workshop.datasets import read_movielens
+from workshop.reading import catalogue_of, events_of
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "bench/results/diversity.json"
@@ -71,7 +68,8 @@ def main() -> None:
     domain, dataset = read_domain(ROOT / "domain.toml"), read_movielens(folder)
     if domain.items.category is None:
         sys.exit("domain.toml names no category (items.category), so nothing can be spread over categories")
-    split = leave_last(events_of(dataset, domain), catalogue_of(dataset), domain.history.length, HELD_OUT)
+    events = events_of(dataset, domain.history_weights)
+    split = leave_last(events, catalogue_of(dataset), domain.history.length, HELD_OUT)
     result = {
         "command": f"python -m bench.diversity {folder.name}",
         "measured": datetime.now(UTC).date().isoformat(),
@@ -83,25 +81,6 @@ def main() -> None:
     }
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
     Console().print_json(json.dumps(result))
-
-
-def events_of(dataset: Dataset, domain: Domain) -> Events:
-    """The acts that enter histories, all of them permitted."""
-    weight = pl.col(Column.TYPE).replace_strict(domain.history_weights, default=None, return_dtype=pl.Float32)
-    rows = dataset.acts.select(
-        Column.USER,
-        Column.ITEM,
-        pl.col(Column.OCCURRED).dt.epoch("ms").alias(Column.AT_MS),
-        weight.alias(Column.WEIGHT),
-        pl.lit(1, pl.Int64).alias(Column.RECEIPT),
-    ).drop_nulls(Column.WEIGHT)
-    return Events(rows, ReadCounts(rows.height, 0, 0))
-
-
-def catalogue_of(dataset: Dataset) -> Catalogue:
-    """The items in the order of their ids."""
-    items = sorted(dataset.items, key=lambda item: item.item_id)
-    return Catalogue(IdMap(tuple(item.item_id for item in items)), tuple(item.attributes for item in items))
 
 
 def of_model(recipe: Recipe, split: Split, category: str) -> dict[str, Any]:

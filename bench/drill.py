@@ -17,10 +17,10 @@ from typing import Any
 from rich.console import Console, Group
 from rich.table import Table
 
-from bench import fault_drills, load_drills
+from bench import fault_drills, load_drills, withdrawal_drill
 from bench.injections import FAULTS
 from bench.observing import Report
-from bench.service_levels import FAULT, OVERLOAD, PUBLISH, Level, broken, verdict
+from bench.service_levels import FAULT, OVERLOAD, PUBLISH, WITHDRAWAL, Level, broken, verdict
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "bench/results/drills.json"
@@ -29,6 +29,7 @@ DRILLS: dict[str, tuple[Callable[[], Report], Sequence[Level]]] = {
     **{name: (lambda name=name: run_fault(name), FAULT) for name in FAULTS},  # type: ignore[misc]
     "publish": (load_drills.publish_drill, PUBLISH),
     "overload": (load_drills.overload_drill, OVERLOAD),
+    "withdrawal": (withdrawal_drill.withdrawal_drill, WITHDRAWAL),
 }
 
 

@@ -6,6 +6,7 @@ The proxy listens on loopback only. Whatever happens to the drill, a fault lasts
 import asyncio
 import os
 import signal
+import ssl
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -35,10 +36,12 @@ class Proxy:
 
     Args:
         upstream: where it forwards to: unix:///path or tcp://host:port.
+        tls: what it shows to clients, who then come by TLS; None: they come without.
     """
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, tls: ssl.SSLContext | None = None) -> None:
         self.port = 0
+        self._tls = tls
         self._upstream = urlsplit(upstream)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -54,7 +57,7 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._call(self._set(Fault.CUT, 0.0))
+        self._call(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -83,12 +86,18 @@ class Proxy:
         if fault is Fault.CUT:
             await self._refuse()
         elif self._server is None:
-            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self._tls)
             self.port = self._server.sockets[0].getsockname()[1]
         if fault is Fault.HANG:
             self._through.clear()
         else:
             self._through.set()
+
+    async def _close(self) -> None:
+        """Cut, and wait for the end of connections that were accepted a moment ago and are among the pumps only now."""
+        await self._set(Fault.CUT, 0.0)
+        while late := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(late)
 
     async def _refuse(self) -> None:
         if self._server is not None:
@@ -103,7 +112,8 @@ class Proxy:
         assert connection
         self._pumps.add(connection)
         try:
-            await self._forward((reader, writer))
+            if self._fault is not Fault.CUT:
+                await self._forward((reader, writer))
         except (OSError, asyncio.CancelledError):
             pass
         finally:

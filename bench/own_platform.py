@@ -6,7 +6,6 @@ The processes reach Redis, and the event log in it, through a proxy each, so tha
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,14 +23,23 @@ from infra.embedded import redis_command
 from infra.online_store import OnlineStore, OnlineStoreError, connect
 from infra.supervisor import end_with_parent
 from ingest.events import ConsentProjection
+from workshop.fresh_platform import free_ports
 
 ROOT = Path(__file__).parents[1]
 KEY = "bench"
 """The same as of `bench.serving_servers`, so that its client works here too."""
 
 SECRET = "of a platform that lives for minutes"  # noqa: S105
-PORTS = ("SERVING", "INGEST", "LANDER_METRICS", "NEARLINE_METRICS", "TRAINER_METRICS")
-EDGES = {"serve": "SERVING", "ingest": "INGEST", "nearline": "NEARLINE_METRICS"}
+PORTS = ("SERVING", "INGEST", "OPERATOR", "LANDER_METRICS", "NEARLINE_METRICS", "TRAINER_METRICS")
+EDGES = {
+    "serve": "SERVING",
+    "ingest": "INGEST",
+    "operate": "OPERATOR",
+    "land": "LANDER_METRICS",
+    "nearline": "NEARLINE_METRICS",
+    "train": "TRAINER_METRICS",
+}
+APIS = ("ingest", "serve", "operate")
 STAGES = ("ingest", "nearline", "serve")
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -46,9 +54,10 @@ class OwnPlatform:
     """Redis and the processes that are asked for; a context manager.
 
     Args:
-        stages: which processes run: of ingest, nearline, serve.
+        stages: which processes run: of ingest, land, nearline, serve, operate.
         proxied: False: no proxies, where a load would measure them.
         settings: further settings of the processes, by their names without MARQUEE_.
+        within: where its folder is made; None: where the system keeps what is temporary.
     """
 
     def __init__(
@@ -57,8 +66,10 @@ class OwnPlatform:
         *,
         proxied: bool = True,
         settings: Mapping[str, str] = MappingProxyType({}),
+        within: Path | None = None,
     ) -> None:
         self._stages = stages
+        self._within = within
         self._proxied = proxied
         self._settings = settings
         self._exit = ExitStack()
@@ -75,7 +86,7 @@ class OwnPlatform:
         self._exit.close()
 
     def _start(self) -> None:
-        self.folder = Path(self._exit.enter_context(tempfile.TemporaryDirectory(prefix="mq-own-")))
+        self.folder = Path(self._exit.enter_context(tempfile.TemporaryDirectory(prefix="mq-own-", dir=self._within)))
         self._exit.callback(self._stop_all)
         self.start_redis()
         self.store = connect(self.redis_url, STORE_TIMEOUT_SECONDS)
@@ -119,9 +130,10 @@ class OwnPlatform:
         with connect(self.redis_url, 1.0) as store:
             wait_until(lambda: _answers(store), "Redis answers")
 
-    def start(self, stage: str) -> None:
-        """Start a process."""
-        self._spawn(stage, [sys.executable, "-m", "marquee", stage], self.environment)
+    def start(self, stage: str, *options: str, **settings: str) -> None:
+        """Start a process, with options and settings of its own."""
+        own = {f"MARQUEE_{name}": value for name, value in settings.items()}
+        self._spawn(stage, [sys.executable, "-m", "marquee", stage, *options], self.environment | own)
 
     def wait_until_up(self, stage: str) -> None:
         """Wait until it answers.
@@ -133,7 +145,7 @@ class OwnPlatform:
         def up() -> bool:
             if self._processes[stage].poll() is not None:
                 raise PlatformFailed(f"{stage} ended: {self.printed(stage)[-2000:]}")
-            return self.status(stage, "/metrics" if stage == "nearline" else "/readyz") == 200
+            return self.status(stage, "/readyz" if stage in APIS else "/metrics") == 200
 
         wait_until(up, f"{stage} is up", READY_SECONDS)
 
@@ -216,13 +228,6 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 30.0) -> N
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds:.0f} s in vain until {what}")
         time.sleep(0.02)
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports on loopback that nobody listens on."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _answers(store: OnlineStore) -> bool:

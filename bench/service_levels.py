@@ -66,6 +66,14 @@ BENCH_SERVING = (
     *FRESHNESS,
 )
 
+BENCH_INGEST = (
+    Level(
+        "ratio_to_bare_route", "events/s of one process, of what a route without validation or gate takes", 0.6, True
+    ),
+    Level("events_per_second", "events/s of one process in batches of 50, durable when answered", 10_000, True),
+    Level("p99_ms_at_half_rate", "time of a batch of 50 at half of that rate, 99 of 100", 100, unit="ms"),
+)
+
 FAULT = (
     Level("failed", "viewers' requests answered with 5xx or not at all while a fault lasts, and after it", 0),
     Level("fault_p99_ms", "time of a list while the fault lasts, 99 of 100 requests", 100, unit="ms"),
@@ -88,12 +96,20 @@ OVERLOAD = (
     Level("recovery_seconds", "from the end of the overload until lists are as before", 10, unit="s"),
 )
 
+WITHDRAWAL = (
+    Level("gone_worst_ms", "from a withdrawal's 200 until list, live list and history are gone", 1000, unit="ms"),
+    Level("brought_back", "people who withdrew and have any of them after the next publish", 0),
+    Level("failed", "viewers' requests answered with 5xx or not at all meanwhile", 0),
+)
+
 GROUPS = {
     "make loadtest": LOADTEST,
     "make bench-serving": BENCH_SERVING,
+    "make bench-ingest": BENCH_INGEST,
     "make drill, every fault": FAULT,
     "make drill, publish": PUBLISH,
     "make drill, overload": OVERLOAD,
+    "make drill, withdrawal": WITHDRAWAL,
 }
 
 
@@ -107,7 +123,7 @@ def verdict(levels: Iterable[Level], figures: Mapping[str, Any], title: str) -> 
     table = Table("service level", "promised", "found", "", title=title, title_justify="left")
     for level in levels:
         value = figures.get(level.key)
-        found = "not measured" if value is None else f"{value:.4g} {level.unit}".rstrip()
+        found = "not measured" if value is None else f"{value:,.6g} {level.unit}".rstrip()
         mark = "[green]holds[/green]" if level.holds(value) else "[red]broken[/red]"
         table.add_row(level.text, level.promise, found, mark)
     return table
