@@ -5,14 +5,14 @@ BIN := .venv/bin
 help: ## this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: install ## see the loop learn in about a minute; DATA=DIR takes a MovieLens folder
-	$(BIN)/marquee demo $(if $(DATA),--data "$(DATA)")
+demo: install ## see the loop learn in about a minute; OPEN=1: in a browser too; DATA=DIR takes a MovieLens folder
+	$(BIN)/marquee demo $(if $(DATA),--data "$(DATA)") $(if $(OPEN),--open)
 
 up: install ## start the platform and keep it up; Ctrl-C stops it
 	$(BIN)/marquee up
 
 test: lint ## lint, then every test; Kafka's are skipped where there is no broker (make kafka)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 install: .venv/installed ## make .venv with the locked dependencies, once (the others call it)
 
@@ -36,12 +36,25 @@ bench-serving: install ## the hot path beside a bare server and the plain way, b
 	$(BIN)/python -m bench.serving
 	$(BIN)/python -m bench.service_levels bench/results/serving.json
 
+bench-ingest: install ## how fast events are taken, beside a bare route, bench/results/ingest.json, and a verdict; needs wrk
+	$(BIN)/python -m bench.ingest
+
 loadtest: install ## viewers by Locust, report and verdict; UI=1: its page; HOST= INGEST=: another platform; USERS= SECONDS=
 	$(BIN)/python -m bench.loadtest $(if $(UI),--ui) $(if $(HOST),--host "$(HOST)") $(if $(INGEST),--ingest "$(INGEST)") \
 		$(if $(USERS),--users $(USERS)) $(if $(SECONDS),--seconds $(SECONDS))
 
 drill: install ## break something while viewers ask, and a verdict; NAMES="redis-down publish": some drills only
 	$(BIN)/python -m bench.drill $(NAMES)
+
+security: install ## the APIs against their documents, bandit, pip-audit, a bill of materials; EXAMPLES=1000
+	$(BIN)/python -m bench.security $(if $(EXAMPLES),--examples $(EXAMPLES))
+
+chaos: install ## strike a platform while 1,000,000 events come in, twice 15 minutes: LOG=redis or kafka, EVENTS= FAULTS= SEED=
+	$(BIN)/python -m tests.chaos $(if $(LOG),--log "$(LOG)") $(if $(EVENTS),--events $(EVENTS)) \
+		$(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
+
+docs: install ## the documents as a site in var/site, links checked; SERVE=1: on http://127.0.0.1:8010
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(SERVE),serve --dev-addr 127.0.0.1:8010,build) --strict
 
 kafka: ## fetch Apache Kafka for the tests (needs Java 17 and Maven)
 	infra/deploy/kafka/kafka.sh fetch
@@ -55,8 +68,12 @@ lock: install ## pin the newest dependencies that pyproject.toml allows, with ha
 		"Marquee needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	@echo "Installing the locked dependencies into .venv (once, about a minute) ..."
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@awk '/^uv==/ { on = 1 } on { print } on && !/\\$$/ { exit }' requirements.lock > .venv/uv.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
+	# Compiled here, as pip does it: where PYTHONDONTWRITEBYTECODE is set, every start of a process would do it anew.
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --system-certs --compile-bytecode --require-hashes -r requirements.lock || \
+		$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock  # Its own settings of an index.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help demo up test install lint format bench-quality bench-training bench-serving loadtest drill kafka lock
+.PHONY: help demo up test install lint format bench-quality bench-training bench-serving bench-ingest loadtest drill security chaos docs kafka lock
