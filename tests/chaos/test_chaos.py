@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 SMALL = Size(events=10_000, strikes=8, people=60)
-CONTROL = Size(events=3000, strikes=2, people=60)
+CONTROL = Size(events=5000, strikes=5, people=60)
 SEED = {"redis": 3, "kafka": 5}
 STOPPED_SECONDS = 8.0
 
