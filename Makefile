@@ -32,6 +32,9 @@ bench-quality: install ## quality of the models on the data sets in DATA, bench/
 bench-training: install ## speed and memory of training, bench/results/training.json; LARGE=1: at 50M interactions too
 	$(BIN)/python -m bench.training $(if $(LARGE),--with-50m)
 
+bench-scale: spark ## one process against Spark at 1M, 10M, 50M interactions, bench/results/scale.json; SIZES="1M 10M": some
+	$(BIN)/python -m bench.scale $(if $(SIZES),--sizes $(SIZES))
+
 bench-serving: install ## the hot path beside a bare server and the plain way, bench/results/serving.json, and a verdict
 	$(BIN)/python -m bench.serving
 	$(BIN)/python -m bench.service_levels bench/results/serving.json
@@ -59,9 +62,15 @@ docs: install ## the documents as a site in var/site, links checked; SERVE=1: on
 kafka: ## fetch Apache Kafka for the tests (needs Java 17 and Maven)
 	infra/deploy/kafka/kafka.sh fetch
 
+spark: install ## install Apache Spark into .venv, for training on it (half a gigabyte; needs Java 17)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --system-certs --require-hashes -r requirements-spark.lock || \
+		$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-spark.lock
+
 lock: install ## pin the newest dependencies that pyproject.toml allows, with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate --extra all --group dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --constraints requirements.lock \
+		--no-emit-index-url --no-header --no-annotate --extra spark pyproject.toml -o requirements-spark.lock
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
@@ -76,4 +85,4 @@ lock: install ## pin the newest dependencies that pyproject.toml allows, with ha
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help demo up test install lint format bench-quality bench-training bench-serving bench-ingest loadtest drill security chaos docs kafka lock
+.PHONY: help demo up test install lint format bench-quality bench-training bench-scale bench-serving bench-ingest loadtest drill security chaos docs kafka spark lock

@@ -143,11 +143,21 @@ class HoldOut(StrEnum):
     random = "random"
 
 
+class Engine(StrEnum):
+    """Where models are fitted and lists are made."""
+
+    process = "process"
+    spark = "spark"
+
+
 @app.command()
 def train(
     schedule: Annotated[bool, typer.Option("--schedule", help="Keep running: retrain when it is due.")] = False,
     accept_data: Annotated[
         str | None, typer.Option(metavar="REASON", help="Go on though a check on the data fails; recorded.")
+    ] = None,
+    engine: Annotated[
+        Engine | None, typer.Option(help="This process, or Spark at MARQUEE_SPARK_MASTER.  [default: MARQUEE_ENGINE]")
     ] = None,
 ) -> None:
     """Retrain: snapshot of the lake, checks, hold-out by time, gate, and, when it passes, a new version published.
@@ -156,15 +166,21 @@ def train(
     gate refused the challenger: the champion keeps serving. With --schedule, it is due every
     MARQUEE_TRAIN_EVERY_SECONDS or after MARQUEE_TRAIN_AFTER_EVENTS new events; the process also removes the lists of
     people who withdraw.
+
+    --engine spark fits ALS and makes everybody's lists on Spark, from the same snapshot; what is published is the same
+    kind of version. It searches for no recipe: it takes the best ALS that `marquee tune` found, else the champion's,
+    else the default. Install it with `make spark`; docs/spark.md says what a cluster needs.
     """
     from training.main import train_on_schedule, train_once
 
     if accept_data is not None and (schedule or not accept_data.strip()):
         raise typer.BadParameter("--accept-data is for one retraining by hand, and needs a reason: it is recorded")
     if schedule:
+        if engine:
+            raise typer.BadParameter("--engine is for one retraining; for the schedule, set MARQUEE_ENGINE")
         train_on_schedule()
     else:
-        raise typer.Exit(train_once(accept_data))
+        raise typer.Exit(train_once(accept_data, None if engine is None else engine.value))
 
 
 @app.command()

@@ -18,6 +18,7 @@ from infra.lake import Lake
 from infra.online_store import connect
 from ingest.events import ConsentProjection, read_domain
 from training.algorithms.als import ALS
+from training.algorithms.base import Algorithm
 from training.algorithms.blas import one_blas_thread
 from training.bundle import Bundle, ItemTable, Manifest, recommend
 from training.interactions import Interactions
@@ -93,7 +94,7 @@ class Bench:
         interactions = self._reading().histories()
         model = self._als()
         model.fit(interactions.positives)
-        bundle = _bundle(model, interactions)
+        bundle = bundle_of(model, interactions)
         publisher = Publisher(self.store, self.consents, LIST_LENGTH, TTL_SECONDS)
         bare: list[float] = []
         published: list[float] = []
@@ -123,7 +124,8 @@ def _recommend_all(bundle: Bundle, interactions: Interactions) -> None:
         recommend(bundle.model, bundle.popular, user_items, LIST_LENGTH)
 
 
-def _bundle(model: ALS, interactions: Interactions) -> Bundle:
+def bundle_of(model: Algorithm, interactions: Interactions) -> Bundle:
+    """The bundle of a model that was fitted in a benchmark."""
     manifest = Manifest(
         algorithm=model.name,
         parameters=model.parameters,

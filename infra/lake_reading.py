@@ -69,6 +69,11 @@ class LakeTable:
     def __len__(self) -> int:
         return sum(piece.rows for piece in self.pieces)
 
+    @property
+    def files(self) -> list[str]:
+        """Paths or URLs of the Parquet files that hold its rows."""
+        return sorted({file for piece in self.pieces for file in piece.files})
+
     def batches(self, columns: Sequence[pl.Expr]) -> Iterator[pl.DataFrame]:
         """All rows, some at a time. While one batch is worked on, the next ones are read.
 

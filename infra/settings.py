@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -95,6 +96,10 @@ class Settings(BaseSettings):
     train_every_seconds: float = Field(3600, gt=0, description="The schedule retrains at least this often.")
     train_after_events: int = Field(100_000, ge=1, description="The schedule retrains after so many new events.")
     tune_seconds: float = Field(60, ge=0, description="How long a retraining looks for a recipe. 0: defaults only.")
+    engine: Literal["process", "spark"] = Field("process", description="Where models are fitted and lists are made.")
+    spark_master: str = Field(
+        "local[*]", repr=False, description="Spark's master: local[N], spark://host:7077, yarn, k8s://…."
+    )
     hold_out_gap_seconds: float = Field(0, ge=0, description="How long before the hold-out begins training ends.")
     list_length: int = Field(100, ge=1, le=1000, description="Length of the lists that are published.")
     list_ttl_seconds: int = Field(7 * 86400, ge=60, description="Lifetime of published lists and bundles in Redis.")

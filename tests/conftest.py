@@ -245,6 +245,20 @@ def _start_postgres(wheel: Path, folder: Path) -> Callable[[], None]:
     return lambda: run("pg_ctl", "-w", "-m", "fast", "stop")
 
 
+# --- Spark -----------------------------------------------------------------------------------------------------------
+
+
+def require_spark() -> Path:
+    """Where Spark is; skip the test, or fail it, where it is not installed."""
+    found = importlib.util.find_spec("pyspark")
+    if found is None or found.origin is None:
+        unavailable("Spark", "not installed: run `make spark`")
+    if not shutil.which("java"):
+        unavailable("Spark", "no Java 17 here")
+    SEEN["Spark"] = "the real one"
+    return Path(found.origin).parent
+
+
 # --- programs --------------------------------------------------------------------------------------------------------
 
 

@@ -95,6 +95,11 @@ def caught_up_key(version: int) -> str:
     return f"caught-up:{version}"
 
 
+def published_parts_key(version: int) -> str:
+    """Redis key of the parts of a version's people whose lists stand: part → how many there are."""
+    return f"published-parts:{version}"
+
+
 def list_key(version: int, user_id: str) -> str:
     """Redis key of a person's published list."""
     return f"list:{version}:{user_id}"

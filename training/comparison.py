@@ -1,7 +1,9 @@
 """The challenger, popularity and the champion on one hold-out that none of them was chosen on."""
 
+from functools import partial
 from typing import NamedTuple
 
+from training.engine import Engine, OneProcess
 from training.evaluation import Evaluation, evaluate
 from training.recipe import Recipe
 from training.split import Split
@@ -48,11 +50,12 @@ class Comparison(NamedTuple):
         return Comparison(champion.whole(), self.champion, self.popularity, self.champion)
 
 
-def compare(split: Split, challenger: Recipe, champion: Recipe | None) -> Comparison:
-    """Fit and judge the challenger's recipe, popularity and the champion's recipe."""
-    judged = {"challenger": evaluate(challenger, split), "popularity": evaluate(POPULARITY, split)}
+def compare(split: Split, challenger: Recipe, champion: Recipe | None, engine: Engine | None = None) -> Comparison:
+    """Fit and judge the challenger's recipe, popularity and the champion's recipe; engine None: in this process."""
+    judge = partial(evaluate, split=split, fit_it=(engine or OneProcess()).fit)
+    judged = {"challenger": judge(challenger), "popularity": judge(POPULARITY)}
     if champion is None:
         return Comparison(challenger.whole(), champion=None, **judged)
     if champion.whole() == challenger.whole():
         return Comparison(challenger.whole(), champion=judged["challenger"], **judged)
-    return Comparison(challenger.whole(), champion=evaluate(champion, split), **judged)
+    return Comparison(challenger.whole(), champion=judge(champion), **judged)

@@ -1,5 +1,6 @@
 """What a recipe is worth on a hold-out: fitted, then asked for lists by the function that makes the served ones."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,9 +24,13 @@ class Evaluation:
     fresh: Ranking
 
 
-def evaluate(recipe: Recipe, split: Split) -> Evaluation:
-    """Fit a recipe on what happened before the cut, and judge it by both histories."""
-    model = fit(recipe, split.train)
+Fit = Callable[[Recipe, Interactions, int | None], Algorithm]
+"""Fits a recipe on what had happened before a moment: see `training.engine.Engine.fit`."""
+
+
+def evaluate(recipe: Recipe, split: Split, fit_it: Fit | None = None) -> Evaluation:
+    """Fit a recipe on what happened before the cut, and judge it by both histories; without `fit_it`, here."""
+    model = fit(recipe, split.train) if fit_it is None else fit_it(recipe, split.train, split.cut_ms)
     return Evaluation(*(rank(model, split, known.weighted(recipe.recency)) for known in (split.stale, split.fresh)))
 
 

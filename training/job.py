@@ -16,7 +16,7 @@ from training.algorithms.base import Algorithm
 from training.bundle import Bundle, ItemTable, Manifest
 from training.champion import Champion, read_champion
 from training.data_checks import Checked, check_data, check_schema
-from training.evaluation import fit
+from training.engine import Engine, OneProcess
 from training.interactions import Interactions
 from training.list_diff import diff_lists
 from training.model_card import Facts, files
@@ -89,6 +89,7 @@ class Job:
         code: commit of the code, for the manifests.
         tune_seconds: how long to look for a recipe; 0: the default ones only.
         gap: how long before the hold-out begins training ends: see `training.split.split_by_time`.
+        engine: fits the models; None: this process.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Job:
         code: str,
         tune_seconds: float = 0.0,
         gap: timedelta = NO_GAP,
+        engine: Engine | None = None,
     ) -> None:
         self._lake = lake
         self._consents = consents
@@ -111,6 +113,7 @@ class Job:
         self._code = code
         self._tune_seconds = tune_seconds
         self._gap = gap
+        self._engine = engine or OneProcess()
 
     def run(self, accept_data: str | None = None, phase: Phases | None = None) -> Outcome:
         """Retrain once.
@@ -125,7 +128,8 @@ class Job:
         """
         phase = phase or Phases()
         self._registry.runs.end_abandoned(TRAINING)
-        with self._registry.runs.run(TRAINING, {"code": self._code, "mlflow.source.git.commit": self._code}) as run_id:
+        tags = {"code": self._code, "mlflow.source.git.commit": self._code, "engine": self._engine.name}
+        with self._registry.runs.run(TRAINING, tags) as run_id:
             record = RunRecord(self._registry.runs, run_id)
             try:
                 return self._train(record, phase, accept_data)
@@ -157,7 +161,7 @@ class Job:
             record.compared(contest)
         with phase("fit"):
             interactions = reading.histories()
-            model = fit(contest.comparison.recipe, interactions)
+            model = self._engine.fit(contest.comparison.recipe, interactions)
         with phase("register"):
             bundle = self._bundle(record.run_id, reading, interactions, contest, model)
             change = champion and diff_lists(champion.bundle, bundle, interactions)
@@ -218,6 +222,8 @@ class Job:
     def _search(self, reading: Reading, split: Split, champion: Champion | None, phase: Phases) -> Found:
         """Chosen on a hold-out of its own, from before the cut: what the gate asks about has not been looked at."""
         first = [*([] if champion is None else [champion.recipe]), *remembered(self._registry)]
+        if (chosen := self._engine.choose(first)) is not None:
+            return Found(chosen.whole(), ())
         trials: list[Trial] = []
 
         def tell(trial: Trial) -> None:
@@ -233,7 +239,8 @@ class Job:
     def _contest(self, split: Split, challenger: Recipe, seen: Seen) -> Contest:
         unreadable = seen.champion is None and self._registry.champion() is not None
         absent = "this code cannot read the champion's bundle" if unreadable else NO_CHAMPION
-        return hold_contest(split, challenger, seen.champion and seen.champion.recipe, absent, seen.owed)
+        recipe = seen.champion and seen.champion.recipe
+        return hold_contest(split, challenger, recipe, absent, seen.owed, engine=self._engine)
 
     def _bundle(
         self, run_id: str, reading: Reading, interactions: Interactions, contest: Contest, model: Algorithm

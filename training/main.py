@@ -20,6 +20,7 @@ from infra.telemetry import configure_logs, new_registry, serve_metrics
 from ingest.events import ConsentUnavailable
 from training.algorithms.base import CatalogueTooLarge
 from training.bundle import BundleError, load
+from training.engine import EngineError
 from training.holdout_evaluation import evaluate_hold_out
 from training.holdout_files import HoldOutFiles, check_writable, read_hold_out
 from training.interaction_files import BadFile
@@ -28,7 +29,7 @@ from training.list_diff import diff_lists
 from training.lock import AlreadyTraining, one_at_a_time
 from training.metrics import TrainingMetrics
 from training.model_card import CARD
-from training.parts import OpenedParts, Parts, champion_of, code_commit, open_parts
+from training.parts import EngineName, OpenedParts, Parts, champion_of, code_commit, open_engine, open_parts
 from training.progress import shown
 from training.publish import PublishError, current
 from training.purging import purge_and_sign
@@ -56,6 +57,7 @@ OK, FAILED, REFUSED = 0, 1, 3
 
 FAILURES = (
     TrainingError,
+    EngineError,
     AlreadyTraining,
     NothingToRollBackTo,
     NotLetIn,
@@ -70,11 +72,12 @@ FAILURES = (
 )
 
 
-def train_once(accept_data: str | None = None) -> int:
+def train_once(accept_data: str | None = None, engine: EngineName | None = None) -> int:
     """Retrain once and print what came of it.
 
     Args:
         accept_data: why to go on where a check on the data fails; None: do not go on.
+        engine: where models are fitted and lists are made; None: as the settings say.
 
     Returns:
         0 when a version was published, 1 when it failed, 3 when the gate refused the challenger or a check the data.
@@ -82,17 +85,18 @@ def train_once(accept_data: str | None = None) -> int:
 
     def work(parts: Parts) -> int:
         purge_and_sign(parts.registry, parts.store, parts.consents, parts.open_log)  # What a killed run left undone.
-        job = Job(
-            lake=parts.lake,
-            consents=parts.consents,
-            registry=parts.registry,
-            publisher=parts.publisher,
-            domain=parts.domain,
-            code=code_commit(),
-            tune_seconds=parts.settings.tune_seconds,
-            gap=parts.gap,
-        )
-        with shown(parts.store) as run:
+        with open_engine(parts, engine) as (fits, publisher), shown(parts.store) as run:
+            job = Job(
+                lake=parts.lake,
+                consents=parts.consents,
+                registry=parts.registry,
+                publisher=publisher,
+                domain=parts.domain,
+                code=code_commit(),
+                tune_seconds=parts.settings.tune_seconds,
+                gap=parts.gap,
+                engine=fits,
+            )
             outcome = run.outcome = job.run(accept_data, run.phases)
         show_outcome(outcome)
         purge_and_sign(parts.registry, parts.store, parts.consents, parts.open_log)

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from infra.event_log import open_event_log
 from infra.event_log.port import EventLog
@@ -16,10 +17,12 @@ from infra.model_registry import ModelRegistry
 from infra.online_store import OnlineStore, connect
 from infra.settings import Settings
 from ingest.events import ConsentProjection, Domain, read_domain
+from training.engine import Engine, OneProcess
 from training.interactions import Interactions
 from training.publish import Publisher
 from training.snapshot import read_lake
 
+EngineName = Literal["process", "spark"]
 PATIENT_SECONDS = 30.0
 """Time-out of the online store: bundles are large."""
 
@@ -83,6 +86,39 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         )
     finally:
         store.close()
+
+
+@contextmanager
+def open_engine(parts: Parts, named: EngineName | None = None) -> Iterator[tuple[Engine, Publisher]]:
+    """What fits models, and what publishes them, while the block runs.
+
+    Args:
+        parts: the other adapters.
+        named: which engine; None: the one of the settings.
+
+    Raises:
+        training.engine.EngineError: it cannot be had.
+    """
+    settings = parts.settings
+    if (named or settings.engine) == "process":
+        yield OneProcess(), parts.publisher
+        return
+    # Loading it takes what few installations have.
+    from training.spark.session import open_session
+
+    with open_session(settings.spark_master) as session:
+        from training.spark.engine import SparkEngine
+
+        engine = SparkEngine(
+            session,
+            parts.lake,
+            weights=parts.domain.history_weights,
+            length=parts.domain.history.length,
+            list_length=settings.list_length,
+            ttl_seconds=settings.list_ttl_seconds,
+        )
+        length, ttl_seconds = settings.list_length, settings.list_ttl_seconds
+        yield engine, Publisher(parts.store, parts.consents, length, ttl_seconds, engine.write)
 
 
 class OpenedParts:

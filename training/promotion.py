@@ -21,6 +21,7 @@ import numpy as np
 
 from training.algorithms.base import CatalogueTooLarge
 from training.comparison import Comparison, compare
+from training.engine import Engine
 from training.list_diff import shared
 from training.ranking import Floats, K
 from training.recipe import Recipe
@@ -117,7 +118,13 @@ class Contest(NamedTuple):
 
 
 def hold_contest(
-    split: Split, challenger: Recipe, champion: Recipe | None, absent: str = NO_CHAMPION, owed: bool = False
+    split: Split,
+    challenger: Recipe,
+    champion: Recipe | None,
+    absent: str = NO_CHAMPION,
+    owed: bool = False,
+    *,
+    engine: Engine | None = None,
 ) -> Contest:
     """Judge the challenger; where it fails and the champion's own recipe does not, that takes its place.
 
@@ -128,14 +135,16 @@ def hold_contest(
         absent: why there is none.
         owed: the champion was trained on events of people who were erased since, so something has to replace it: where
             the challenger fails, the champion's own recipe, whatever the rules say of that.
+        engine: fits the recipes; None: this process.
     """
     try:
-        comparison = compare(split, challenger, champion)
+        comparison = compare(split, challenger, champion, engine)
     except CatalogueTooLarge as error:
         if champion is None:
             raise
         # Not the challenger: it was chosen on the same catalogue.
-        return hold_contest(split, challenger, None, f"the champion's recipe cannot be fitted any more: {error}", owed)
+        absent = f"the champion's recipe cannot be fitted any more: {error}"
+        return hold_contest(split, challenger, None, absent, owed, engine=engine)
     contest = _contest(comparison, absent)
     if not contest.passed and champion is not None and not (contest.standing is not None and contest.standing.same):
         contest = _champions_instead(contest, champion, absent, owed)

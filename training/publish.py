@@ -17,7 +17,7 @@ after it. A failure before step 6 leaves the old version whole. What was written
 publish.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
@@ -42,6 +42,7 @@ from training.bundle import (
     list_key,
     live_key,
     manifest_key,
+    published_parts_key,
     recommend,
 )
 from training.flip import flip, let_nearline_catch_up
@@ -64,6 +65,10 @@ class PublishError(Exception):
     """The version could not be published whole. The old one is still served: run it again."""
 
 
+WriteLists = Callable[[int, Bundle, Interactions], int]
+"""version, model, histories → the number of lists that were written, of everybody who allows it. Raises as `Lists`."""
+
+
 class Publisher:
     """Writes versions to the online store.
 
@@ -72,13 +77,20 @@ class Publisher:
         consents: what people allow.
         list_length: length of the lists.
         ttl_seconds: lifetime of lists and bundles.
+        write: writes the lists; None: `Lists`, here.
     """
 
-    def __init__(self, store: OnlineStore, consents: ConsentProjection, list_length: int, ttl_seconds: int) -> None:
+    def __init__(
+        self,
+        store: OnlineStore,
+        consents: ConsentProjection,
+        list_length: int,
+        ttl_seconds: int,
+        write: WriteLists | None = None,
+    ) -> None:
         self._store = store
-        self._consents = consents
-        self._length = list_length
         self._ttl = ttl_seconds
+        self._write = write or Lists(store, consents, list_length, ttl_seconds).write
 
     def publish(self, version: int, bundle: Bundle, interactions: Interactions) -> int:
         """Publish a version with the lists of everybody who allows it, and serve it.
@@ -92,8 +104,7 @@ class Publisher:
             infra.online_store.OnlineStoreError: the store does not answer.
         """
         self._store.sadd(KEPT, version)
-        written = self._write_lists(version, bundle, interactions)
-        self._check(version, interactions, written)
+        written = self._write(version, bundle, interactions)
         self._store.set(manifest_key(version), bundle.manifest.model_dump_json())
         self._store.set(bundle_key(version), bundle.dump(), ex=self._ttl)
         previous = current(self._store)
@@ -102,7 +113,7 @@ class Publisher:
         flip(self._store, version)
         if previous != version:
             self._remove_others({version, previous})
-        return len(written)
+        return written
 
     def serve_again(self, version: int) -> bool:
         """Serve a version that is still whole in the store, at once.
@@ -115,7 +126,43 @@ class Publisher:
             flip(self._store, version)
         return whole
 
-    def _write_lists(self, version: int, bundle: Bundle, interactions: Interactions) -> Users:
+    def _remove_others(self, keep: set[int | None]) -> None:
+        for other in sorted(kept(self._store) - keep):
+            remove_version(self._store, other)
+
+
+class Lists:
+    """Writes the lists of a version.
+
+    Args:
+        store: the online store.
+        consents: what people allow.
+        list_length: length of the lists.
+        ttl_seconds: lifetime of the lists.
+    """
+
+    def __init__(self, store: OnlineStore, consents: ConsentProjection, list_length: int, ttl_seconds: int) -> None:
+        self._store = store
+        self._consents = consents
+        self._length = list_length
+        self._ttl = ttl_seconds
+
+    def write(self, version: int, bundle: Bundle, interactions: Interactions) -> int:
+        """Write the lists of everybody of `interactions` who allows it, and see that they stand.
+
+        Returns:
+            The number of lists.
+
+        Raises:
+            PublishError: lists were lost on the way.
+            ingest.events.ConsentUnavailable: nobody can tell what people allow.
+            infra.online_store.OnlineStoreError: the store does not answer.
+        """
+        written = self._write_all(version, bundle, interactions)
+        self._check(version, interactions, written)
+        return len(written)
+
+    def _write_all(self, version: int, bundle: Bundle, interactions: Interactions) -> Users:
         """Write everybody's list. Returns those who have one now."""
         histories = over_items_of(bundle, interactions)
         batches = _shown(_batches(np.arange(len(interactions.users))))
@@ -165,10 +212,6 @@ class Publisher:
                     f"lists of version {version} vanished while it was published: give the online store more memory, "
                     "or turn eviction off, and train again"
                 )
-
-    def _remove_others(self, keep: set[int | None]) -> None:
-        for other in sorted(kept(self._store) - keep):
-            remove_version(self._store, other)
 
 
 @dataclass(frozen=True)
@@ -229,7 +272,7 @@ def remove_version(store: OnlineStore, version: int) -> None:
     for pattern in (list_key(version, "*"), live_key(version, "*")):
         for keys in _chunks(store.scan_iter(pattern, count=BATCH)):
             store.unlink(*keys)
-    store.unlink(bundle_key(version), caught_up_key(version))
+    store.unlink(bundle_key(version), caught_up_key(version), published_parts_key(version))
     store.srem(KEPT, version)
 
 

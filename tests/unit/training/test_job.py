@@ -24,7 +24,7 @@ from training.bundle import bundle_key, list_key, load
 from training.comparison import POPULARITY
 from training.job import Job, Outcome, TrainingError
 from training.model_card import CARD
-from training.publish import Publisher, current
+from training.publish import Lists, Publisher, current
 from training.recipe import Recipe
 from training.run_record import TRAINING
 from training.search import TUNING, Found, as_tag
@@ -231,7 +231,7 @@ def test_a_publish_that_fails_leaves_champion_and_served_version_where_they_are(
     def fail(*_: object) -> None:
         raise ConsentUnavailable("by the test")
 
-    monkeypatch.setattr(trained.publisher, "_check", fail)
+    monkeypatch.setattr(Lists, "_check", fail)
     with pytest.raises(ConsentUnavailable):
         trained.job.run()
     assert current(store) == trained.registry.champion() == 1

@@ -209,7 +209,7 @@ def test_a_champion_whose_algorithm_refuses_the_catalogue_by_now_stops_nobody(
 ) -> None:
     real = promotion.compare
 
-    def refusing(split: Split, challenger: Recipe, champion: Recipe | None) -> Comparison:
+    def refusing(split: Split, challenger: Recipe, champion: Recipe | None, engine: object) -> Comparison:
         if champion is not None:
             raise CatalogueTooLarge("61 items are too many")
         return real(split, challenger, champion)

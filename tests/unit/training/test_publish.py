@@ -461,8 +461,12 @@ def test_who_reads_while_versions_are_published_never_misses_a_list_nor_reads_an
 
     thread = threading.Thread(target=read_on)
     thread.start()
+    while thread.is_alive() and not read:
+        time.sleep(0.01)
     for version in range(3, 11):
         publisher.publish(version, bundle if version % 2 else popular, interactions)
+    while thread.is_alive() and read[-1][0] < 10:
+        time.sleep(0.01)
     stop.set()
     thread.join()
     assert {version for version, *_ in read} >= {2, 10}
