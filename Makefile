@@ -52,7 +52,7 @@ drill: install ## break something while viewers ask, and a verdict; NAMES="redis
 security: install ## the APIs against their documents, bandit, pip-audit, a bill of materials; EXAMPLES=1000
 	$(BIN)/python -m bench.security $(if $(EXAMPLES),--examples $(EXAMPLES))
 
-chaos: install ## strike a platform while 1,000,000 events come in, twice 15 minutes: LOG=redis or kafka, EVENTS= FAULTS= SEED=
+chaos: install ## strike a platform while 1,000,000 events come in, twice 15 minutes: LOG=redis, kafka, kafka-cluster; EVENTS= FAULTS= SEED=
 	$(BIN)/python -m tests.chaos $(if $(LOG),--log "$(LOG)") $(if $(EVENTS),--events $(EVENTS)) \
 		$(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
 

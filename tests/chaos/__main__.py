@@ -1,6 +1,6 @@
 """Strike a platform of its own while events come in, and prove that no acknowledged event is lost or counted twice.
 
-    make chaos [LOG=redis|kafka] [EVENTS=1000000] [FAULTS=200] [SEED=1]
+    make chaos [LOG=redis|kafka|kafka-cluster] [EVENTS=1000000] [FAULTS=200] [SEED=1]
 
 For each log three stories are told to real processes on this machine, on free ports of loopback, in a folder that goes
 with them:
@@ -8,6 +8,9 @@ with them:
 - the faults: kill -9, SIGSTOP, connections cut, hanging and slow, at collector, log, lander and lake in turn;
 - the control: landers without the fence, which must make duplicates, or the checker is worth nothing;
 - the log stopped for two minutes under load.
+
+`kafka-cluster` has three brokers, which are killed and paused in turn with collectors, landers and nearline workers,
+two of each; the log is not stopped as a whole.
 
 bench/results/chaos.json gets one object a log. The exit code is 1 if anything was lost, doubled or not accounted for.
 The same seed gives the same faults, people and batches; what meets what is up to the machine.
@@ -26,12 +29,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tests.chaos.outage import Outage, run_outage
-from tests.chaos.platform import LANDERS, Platform
+from tests.chaos.platform import BROKER, CLUSTER, LANDERS, NEARLINES, Platform
 from tests.chaos.run import Outcome, Size, Watch, run, run_control
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "bench/results/chaos.json"
-LOGS = ("redis", "kafka")
+LOGS = ("redis", "kafka", "kafka-cluster")
 PEOPLE = 2000
 CONTROL = Size(events=60_000, strikes=6, people=200)
 OUTAGE_SECONDS = 120.0
@@ -41,7 +44,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 @app.command(help=__doc__)
 def main(
-    log: Annotated[list[str], typer.Option(help="Which log: redis, kafka. Kafka needs `make kafka`.")] = list(LOGS),  # noqa: B006
+    log: Annotated[
+        list[str], typer.Option(help="Which log: redis, kafka, kafka-cluster. Kafka needs `make kafka`.")
+    ] = list(LOGS),  # noqa: B006
     events: Annotated[int, typer.Option(min=1000, help="Events that are sent to each log.")] = 1_000_000,
     faults: Annotated[int, typer.Option(min=1, help="Faults that strike meanwhile.")] = 200,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 1,
@@ -68,18 +73,24 @@ def main(
 
 def all_of(log: str, size: Size, outage_seconds: float, console: Console) -> dict[str, Any]:
     """The three stories of one log."""
-    with bar(console, f"{log}: faults", size) as watch, Platform(log) as platform:
+    cluster = log == "kafka-cluster"
+    kind, brokers = ("kafka", CLUSTER) if cluster else (log, BROKER)
+    whole = {"landers": LANDERS, "nearlines": NEARLINES} if cluster else {}
+    with bar(console, f"{log}: faults", size) as watch, Platform(kind, brokers=brokers, **whole) as platform:
         outcome = run(platform, size, watch)
-    with bar(console, f"{log}: control", CONTROL) as watch, Platform(log, landers=LANDERS, fenced=False) as platform:
+    with (
+        bar(console, f"{log}: control", CONTROL) as watch,
+        Platform(kind, brokers=brokers, landers=LANDERS, fenced=False) as platform,
+    ):
         control = run_control(platform, CONTROL, watch)
     stopped = None
-    if outage_seconds:
+    if outage_seconds and not cluster:
         with bar(console, f"{log}: stopped", CONTROL) as watch, Platform(log) as platform:
             stopped = run_outage(platform, outage_seconds, watch, size.seed)
-    return figures_of(outcome, size, control, stopped)
+    return figures_of(log, outcome, size, control, stopped)
 
 
-def figures_of(outcome: Outcome, size: Size, control: int, stopped: Outage | None) -> dict[str, Any]:
+def figures_of(log: str, outcome: Outcome, size: Size, control: int, stopped: Outage | None) -> dict[str, Any]:
     """What the result file says of a log."""
     found = outcome.findings
     broken = [
@@ -90,6 +101,8 @@ def figures_of(outcome: Outcome, size: Size, control: int, stopped: Outage | Non
             f"{found.false_202} accepted after a withdrawal": found.false_202,
             f"{found.kept} kept after a withdrawal": found.kept,
             f"{found.invented} that nobody sent": found.invented,
+            f"{found.out_of_order} out of order": found.out_of_order,
+            f"{len(outcome.wrong_histories)} histories that are not what the lake says": outcome.wrong_histories,
             f"{found.unaccounted} unaccounted for": found.unaccounted,
             f"{len(outcome.surprises)} answers that nothing accounts for": outcome.surprises,
             "the control has no duplicates, so the checker finds none": not control,
@@ -99,7 +112,7 @@ def figures_of(outcome: Outcome, size: Size, control: int, stopped: Outage | Non
     ]
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": f"make chaos EVENTS={size.events} FAULTS={size.strikes} SEED={size.seed}",
+        "command": f"make chaos LOG={log} EVENTS={size.events} FAULTS={size.strikes} SEED={size.seed}",
         "cores": os.cpu_count(),
         "events_acknowledged": outcome.acknowledged,
         "faults": sum(outcome.struck.values()),
@@ -109,6 +122,8 @@ def figures_of(outcome: Outcome, size: Size, control: int, stopped: Outage | Non
         "accepted_after_withdrawal": found.false_202,
         "kept_after_withdrawal": found.kept,
         "invented": found.invented,
+        "out_of_order": found.out_of_order,
+        "wrong_histories": len(outcome.wrong_histories),
         "unaccounted": found.unaccounted,
         "seconds": round(outcome.seconds, 1),
         "withdrawals": outcome.withdrawals,

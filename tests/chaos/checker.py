@@ -53,6 +53,7 @@ class Findings:
         false_202: events that were accepted though they had been withdrawn.
         kept: rows of the lake, or acts, that were withdrawn.
         invented: rows or acts that nobody sent.
+        out_of_order: events that stand in the log before one that the same person did, and sent, earlier.
         unaccounted: how far the platform's own account is from what was found.
         examples: kind → some of what was found.
         figures: numbers of the account.
@@ -63,6 +64,7 @@ class Findings:
     false_202: int
     kept: int
     invented: int
+    out_of_order: int
     unaccounted: int
     examples: dict[str, list[str]] = field(default_factory=dict)
     figures: dict[str, int] = field(default_factory=dict)
@@ -70,7 +72,15 @@ class Findings:
     @property
     def whole(self) -> bool:
         """Nothing was found."""
-        return not (self.lost or self.duplicated or self.false_202 or self.kept or self.invented or self.unaccounted)
+        return not (
+            self.lost
+            or self.duplicated
+            or self.false_202
+            or self.kept
+            or self.invented
+            or self.out_of_order
+            or self.unaccounted
+        )
 
 
 def check(evidence: Evidence) -> Findings:
@@ -101,7 +111,8 @@ def check(evidence: Evidence) -> Findings:
         examples.of("in the training read, sent by nobody", acts.join(withdrawn, on=ACT, how="anti")["user_id"]),
     ]
     examples.of("accepted after a withdrawal", pl.Series(e.forbidden, dtype=pl.String))
-    counted = sum(lost), sum(duplicated), len(e.forbidden), sum(kept), sum(invented)
+    disordered = examples.of("out of order", _out_of_order(e.logged)["event_id"])
+    counted = sum(lost), sum(duplicated), len(e.forbidden), sum(kept), sum(invented), disordered
     return Findings(*counted, _unaccounted(e), examples.found, _figures(e, withdrawn))
 
 
@@ -114,6 +125,12 @@ class _Examples:
         if which.len():
             self.found[f"{which.len()} {kind}"] = which.head(SHOWN).to_list()
         return which.len()
+
+
+def _out_of_order(logged: pl.DataFrame) -> pl.DataFrame:
+    """Events, where each stands first, that an older one of the person stands behind. A person has one partition."""
+    first = logged.sort("offset").unique("event_id", keep="first", maintain_order=True)
+    return first.filter(pl.col("at_ms") < pl.col("at_ms").cum_max().over("user_id"))
 
 
 def _again(rows: pl.DataFrame, columns: list[str]) -> pl.DataFrame:

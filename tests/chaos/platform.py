@@ -12,9 +12,12 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
+
+from kafka import KafkaAdminClient
 
 from bench.faults import Proxy
 from bench.own_platform import PlatformFailed, free_ports, wait_until
@@ -34,6 +37,9 @@ PARTITIONS = 4
 COLLECTORS = ("collector-0", "collector-1")
 LANDERS = ("lander-0", "lander-1")
 ZOMBIE = "zombie"
+BROKER = ("kafka",)
+CLUSTER = ("kafka-1", "kafka-2", "kafka-3")
+NEARLINES = ("nearline-0", "nearline-1")
 READY_SECONDS = 90.0
 STOP_SECONDS = 20.0
 
@@ -46,6 +52,8 @@ class Platform:
         landers: which landers run.
         fenced: False: landers that trust the group's offsets and not the lake's fences.
         settings: further settings, by their names without MARQUEE_.
+        brokers: of Kafka: one behind a proxy, or CLUSTER, asked as they are.
+        nearlines: which nearline workers run.
 
     Attributes:
         folder: where everything of it is, until the end.
@@ -61,16 +69,21 @@ class Platform:
         landers: Sequence[str] = (*LANDERS, ZOMBIE),
         fenced: bool = True,
         settings: Mapping[str, str] = MappingProxyType({}),
+        brokers: Sequence[str] = BROKER,
+        nearlines: Sequence[str] = (),
     ) -> None:
         self.log = log
         self.landers = tuple(landers)
         self.ways: dict[str, Proxy] = {}
         self.restarts = 0
+        self.brokers = tuple(brokers) if log == "kafka" else ()
+        self.nearlines = tuple(nearlines)
         self._fenced = fenced
         self._settings = settings
         self._exit = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        names = (*COLLECTORS, *self.landers, "kafka", "kafka-controller")
+        controllers = (f"{name}-controller" for name in self.brokers)
+        names = (*COLLECTORS, *self.landers, *self.nearlines, *self.brokers, *controllers)
         self._ports = dict(zip(names, free_ports(len(names)), strict=True))
 
     def __enter__(self) -> "Platform":
@@ -95,13 +108,15 @@ class Platform:
         self.start("redis")
         self.store: OnlineStore = connect(self.redis_url, 10.0)
         self._exit.callback(self.store.close)
-        if self.log == "kafka":
+        if self.brokers == BROKER:
             self._way("kafka", f"tcp://127.0.0.1:{self._ports['kafka']}")
-            self._exit.callback(self._kafka, "stop")
-            self.start("kafka")
+        for name in self.brokers:
+            self._exit.callback(self._kafka, name, "stop")
+        with ThreadPoolExecutor() as beside:  # Of a cluster's nodes none answers before most of them run.
+            list(beside.map(self.start, self.brokers))
         self.start(COLLECTORS[0])
         self.wait_until_up(COLLECTORS[0])  # The first one makes tables and topic.
-        for name in (*COLLECTORS[1:], *self.landers):
+        for name in (*COLLECTORS[1:], *self.landers, *self.nearlines):
             self.start(name)
         self.wait_until_all_up()
 
@@ -118,7 +133,10 @@ class Platform:
     @property
     def log_url(self) -> str:
         """The log for who is not to be struck; Kafka's clients are sent to its proxy whatever they ask first."""
-        return f"kafka://127.0.0.1:{self.ways['kafka'].port}" if self.log == "kafka" else self.redis_url
+        if self.log != "kafka":
+            return self.redis_url
+        ports = [self.ways["kafka"].port] if self.brokers == BROKER else [self._ports[name] for name in self.brokers]
+        return f"kafka://{','.join(f'127.0.0.1:{port}' for port in ports)}"
 
     @property
     def database_url(self) -> str:
@@ -134,6 +152,14 @@ class Platform:
         """The log, for reading and for records of no collector."""
         return open_event_log(self.log_url, TOPIC, PARTITIONS, fences=None)
 
+    def replicas(self) -> set[int]:
+        """How many brokers have each partition of the topic."""
+        admin = KafkaAdminClient(bootstrap_servers=self.log_url.removeprefix("kafka://").split(","))
+        try:
+            return {len(partition["replica_nodes"]) for partition in admin.describe_topics([TOPIC])[0]["partitions"]}
+        finally:
+            admin.close()
+
     def unlanded(self, log: EventLog) -> int:
         """Records that have not landed yet."""
         landed = self.lake.landed(EVENTS)
@@ -148,8 +174,8 @@ class Platform:
 
     def start(self, name: str) -> None:
         """Start a process; of a store, wait until it answers."""
-        if name == "kafka":
-            self._kafka("start")
+        if name in self.brokers:
+            self._kafka(name, "start")
             return
         self._spawn(name, self._command(name), self._environment(name))
         if name == "redis":
@@ -158,19 +184,25 @@ class Platform:
 
     def kill(self, name: str) -> None:
         """Kill -9."""
-        if name == "kafka":
+        if name in self.brokers:
             pid = self.pid(name)
             os.kill(pid, signal.SIGKILL)
             wait_until(lambda: not _runs(pid), "the broker is dead")
-            (self.folder / "kafka/pid").unlink()  # Until somebody has reaped it, its id looks alive.
+            (self.folder / name / "pid").unlink()  # Until somebody has reaped it, its id looks alive.
             return
         process = self._processes.pop(name)
         process.kill()
         process.wait()
 
+    def end(self, name: str) -> None:
+        """SIGTERM, and wait until it has ended in order."""
+        process = self._processes.pop(name)
+        process.terminate()
+        process.wait(STOP_SECONDS)
+
     def pid(self, name: str) -> int:
         """Of a process that runs."""
-        return int((self.folder / "kafka/pid").read_text()) if name == "kafka" else self._processes[name].pid
+        return int((self.folder / name / "pid").read_text()) if name in self.brokers else self._processes[name].pid
 
     def tend(self) -> None:
         """Start again what ended by itself, as a supervisor does."""
@@ -185,7 +217,7 @@ class Platform:
         Raises:
             PlatformFailed: one does not come up.
         """
-        for name in (*COLLECTORS, *self.landers):
+        for name in (*COLLECTORS, *self.landers, *self.nearlines):
             self.wait_until_up(name)
 
     def wait_until_up(self, name: str) -> None:
@@ -210,6 +242,8 @@ class Platform:
             return redis_command(self.folder / "redis.sock")
         if name in COLLECTORS:
             return [sys.executable, "-m", "marquee", "ingest"]
+        if name in self.nearlines:
+            return [sys.executable, "-m", "marquee", "nearline"]
         words = ["--group", "zombie"] if name == ZOMBIE else []
         return [sys.executable, "-m", "tests.chaos.landers", *words, *([] if self._fenced else ["--unfenced"])]
 
@@ -217,7 +251,8 @@ class Platform:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("MARQUEE_")}
         if name == "redis":
             return clean
-        port = "INGEST_PORT" if name in COLLECTORS else "LANDER_METRICS_PORT"
+        port = "NEARLINE_METRICS_PORT" if name in self.nearlines else "LANDER_METRICS_PORT"
+        port = "INGEST_PORT" if name in COLLECTORS else port
         way = self.ways["redis-collectors" if name in COLLECTORS else "redis-landers"]
         settings = {
             "DATA": str(self.folder),
@@ -247,14 +282,20 @@ class Platform:
                 preexec_fn=end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
 
-    def _kafka(self, command: str) -> None:
-        ports = {"KAFKA_PORT": "kafka", "KAFKA_CONTROLLER_PORT": "kafka-controller"}
+    def _kafka(self, name: str, command: str) -> None:
+        controllers = [self._ports[f"{each}-controller"] for each in self.brokers]
         environment = {
             **os.environ,
-            **{variable: str(self._ports[name]) for variable, name in ports.items()},
-            "KAFKA_ADVERTISED_PORT": str(self.ways["kafka"].port),
-            "KAFKA_DATA": str(self.folder / "kafka"),
+            "KAFKA_PORT": str(self._ports[name]),
+            "KAFKA_CONTROLLER_PORT": str(self._ports[f"{name}-controller"]),
+            "KAFKA_NODE": str(self.brokers.index(name) + 1),
+            "KAFKA_VOTERS": ",".join(f"{number}@127.0.0.1:{port}" for number, port in enumerate(controllers, 1)),
+            "KAFKA_DATA": str(self.folder / name),
         }
+        if name in self.ways:
+            environment["KAFKA_ADVERTISED_PORT"] = str(self.ways[name].port)
+        else:
+            environment["KAFKA_HEAP"] = "256m"
         subprocess.run([KAFKA, command], env=environment, stdout=subprocess.DEVNULL, check=True, timeout=180)
 
     def _stop_all(self) -> None:

@@ -14,10 +14,11 @@ from infra.event_log.port import EventLog, EventLogUnavailable
 from infra.lake import EVENTS, LakeError
 from tests.chaos.checker import Findings, check
 from tests.chaos.evidence import collect
+from tests.chaos.histories import wrong_histories
 from tests.chaos.people import Statements, allow, register_items
-from tests.chaos.platform import COLLECTORS, Platform
+from tests.chaos.platform import CLUSTER, COLLECTORS, Platform
 from tests.chaos.producers import Kept, Pace, Producer, Silences, in_parallel
-from tests.chaos.strikes import Strike, schedule, strike_now
+from tests.chaos.strikes import CLUSTER_STRIKES, STRIKES, Strike, schedule, strike_now
 
 PRODUCERS = 6
 SECONDS_A_STRIKE = 2.5
@@ -74,6 +75,7 @@ class Outcome:
         surprises: answers that nothing accounts for.
         restarts: processes that ended by themselves.
         seconds: from the first event until everything had landed.
+        wrong_histories: people whose history in Redis is not what the lake says, where nearline workers ran.
     """
 
     findings: Findings
@@ -85,11 +87,12 @@ class Outcome:
     surprises: list[str]
     restarts: int
     seconds: float
+    wrong_histories: list[str]
 
     @property
     def whole(self) -> bool:
         """Nothing was lost, doubled, or unaccounted for, and nobody was answered wrongly."""
-        return self.findings.whole and not self.surprises
+        return self.findings.whole and not self.surprises and not self.wrong_histories
 
 
 class Traffic:
@@ -165,7 +168,8 @@ def run(platform: Platform, size: Size, watch: Watch = lambda *_: None) -> Outco
     Raises:
         Unfinished: the platform does not come to rest.
     """
-    planned = schedule(size.strikes, size.seed)
+    kinds = CLUSTER_STRIKES if platform.brokers == CLUSTER else STRIKES
+    planned = schedule(size.strikes, size.seed, kinds)
     with Traffic(platform, size) as traffic:
         began = time.monotonic()
         _strike_all(platform, planned, traffic.pace, watch)
@@ -225,6 +229,7 @@ def _outcome(platform: Platform, planned: Sequence[Strike], traffic: Traffic, se
         surprises=[surprise for kept in traffic.kept for surprise in kept.surprises],
         restarts=platform.restarts,
         seconds=seconds,
+        wrong_histories=wrong_histories(platform) if platform.nearlines else [],
     )
 
 

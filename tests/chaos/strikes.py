@@ -15,9 +15,8 @@ from typing import NamedTuple
 
 from bench.faults import Fault, paused
 from infra.lake import LakeError
-from tests.chaos.platform import COLLECTORS, LANDERS, Platform
+from tests.chaos.platform import CLUSTER, COLLECTORS, LANDERS, Platform
 
-TURNS = ("collector", "log", "lander", "lake")
 LEASE_SECONDS = 7.5
 """Longer than a group waits for a member that says nothing, on either log."""
 COMMIT_PATIENCE_SECONDS = 4.0
@@ -29,7 +28,7 @@ class Strike(NamedTuple):
     """A fault that is to come.
 
     Attributes:
-        target: one of TURNS.
+        target: which part.
         kind: what happens to it.
         seconds: how long it lasts.
         luck: in [0, 1): chooses among parts that are alike, and how slow is slow.
@@ -57,6 +56,16 @@ Struck = Callable[[Platform, Strike], AbstractContextManager[object]]
 def killed(platform: Platform, name: str) -> Iterator[None]:
     """Kill -9, and start again afterwards."""
     platform.kill(name)
+    try:
+        yield
+    finally:
+        platform.start(name)
+
+
+@contextmanager
+def left(platform: Platform, name: str) -> Iterator[None]:
+    """SIGTERM, and start again afterwards."""
+    platform.end(name)
     try:
         yield
     finally:
@@ -190,7 +199,42 @@ def lake_purged(platform: Platform, strike: Strike) -> Iterator[None]:
     yield
 
 
-STRIKES: Mapping[str, Mapping[str, tuple[Struck, float, float, float]]] = {
+def broker_killed(platform: Platform, strike: Strike) -> AbstractContextManager[None]:
+    """One of the brokers, and all that it leads."""
+    return killed(platform, strike.one_of(platform.brokers))
+
+
+def broker_paused(platform: Platform, strike: Strike) -> AbstractContextManager[None]:
+    """SIGSTOP, SIGCONT: the others wait for it, or go on without."""
+    return paused(platform.pid(strike.one_of(platform.brokers)))
+
+
+def lander_leaves(platform: Platform, strike: Strike) -> AbstractContextManager[None]:
+    """One ends in order, and the other takes its partitions over; then it comes back."""
+    return left(platform, strike.one_of(platform.landers))
+
+
+def nearline_killed(platform: Platform, strike: Strike) -> AbstractContextManager[None]:
+    """One of them."""
+    return killed(platform, strike.one_of(platform.nearlines))
+
+
+def nearline_leaves(platform: Platform, strike: Strike) -> AbstractContextManager[None]:
+    """As `lander_leaves`."""
+    return left(platform, strike.one_of(platform.nearlines))
+
+
+@contextmanager
+def nearline_thought_dead(platform: Platform, strike: Strike) -> Iterator[None]:
+    """As `lander_thought_dead`."""
+    with paused(platform.pid(strike.one_of(platform.nearlines))):
+        time.sleep(max(0.0, LEASE_SECONDS - strike.seconds))
+        yield
+
+
+Kinds = Mapping[str, Mapping[str, tuple[Struck, float, float, float]]]
+
+STRIKES: Kinds = {
     "collector": {
         "kill -9": (collector_killed, 3, 0.1, 1.0),
         "SIGSTOP": (collector_paused, 3, 0.3, 3.0),
@@ -222,9 +266,28 @@ STRIKES: Mapping[str, Mapping[str, tuple[Struck, float, float, float]]] = {
 }
 """target → kind → what is done, how often beside its neighbours, and for how long: from, to in seconds."""
 
+CLUSTER_STRIKES: Kinds = {
+    "broker": {
+        "kill -9": (broker_killed, 3, 1.0, 4.0),
+        "SIGSTOP": (broker_paused, 1, 0.5, 3.0),
+    },
+    "collector": STRIKES["collector"],
+    "lander": {
+        "kill -9": (lander_killed, 2, 0.1, 3.0),
+        "SIGTERM": (lander_leaves, 1, 0.5, 3.0),
+        "SIGSTOP until thought dead": (lander_thought_dead, 1, 0.1, 1.0),
+    },
+    "nearline": {
+        "kill -9": (nearline_killed, 2, 0.1, 3.0),
+        "SIGTERM": (nearline_leaves, 1, 0.5, 3.0),
+        "SIGSTOP until thought dead": (nearline_thought_dead, 1, 0.1, 1.0),
+    },
+}
+"""The same for a platform on several brokers, with landers and nearline workers that share the partitions."""
 
-def schedule(strikes: int, seed: int) -> list[Strike]:
-    """So many faults; the same for the same seed.
+
+def schedule(strikes: int, seed: int, of: Kinds = STRIKES) -> list[Strike]:
+    """So many faults, at each target in turn; the same for the same seed.
 
     >>> schedule(8, 1) == schedule(8, 1) != schedule(8, 2)
     True
@@ -234,8 +297,8 @@ def schedule(strikes: int, seed: int) -> list[Strike]:
     draw = random.Random(seed)
     planned = []
     for number in range(strikes):
-        target = TURNS[number % len(TURNS)]
-        kinds = STRIKES[target]
+        target = [*of][number % len(of)]
+        kinds = of[target]
         [kind] = draw.choices(list(kinds), [weight for _, weight, _, _ in kinds.values()])
         _, _, shortest, longest = kinds[kind]
         planned.append(Strike(target, kind, draw.uniform(shortest, longest), draw.random()))
@@ -244,7 +307,8 @@ def schedule(strikes: int, seed: int) -> list[Strike]:
 
 def strike_now(platform: Platform, strike: Strike) -> None:
     """Have the fault for as long as it lasts, and heal it."""
-    what, *_ = STRIKES[strike.target][strike.kind]
+    kinds = CLUSTER_STRIKES if platform.brokers == CLUSTER else STRIKES
+    what, *_ = kinds[strike.target][strike.kind]
     with what(platform, strike):
         time.sleep(0.0 if what is lake_purged else strike.seconds)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.outage import run_outage
-from tests.chaos.platform import LANDERS, Platform
+from tests.chaos.platform import CLUSTER, LANDERS, NEARLINES, Platform
 from tests.chaos.run import Size, run, run_control
 from tests.conftest import require_kafka
 
@@ -23,6 +23,7 @@ pytestmark = [
 
 SMALL = Size(events=10_000, strikes=8, people=60)
 CONTROL = Size(events=5000, strikes=5, people=60)
+OF_THE_CLUSTER = Size(events=8_000, strikes=8, people=60, seed=1)
 SEED = {"redis": 3, "kafka": 5}
 STOPPED_SECONDS = 8.0
 
@@ -44,6 +45,20 @@ def test_nothing_acknowledged_is_lost_or_counted_twice_whatever_strikes(log: str
     assert outcome.acknowledged > 0.8 * SMALL.events
     assert outcome.withdrawals > 0
     assert outcome.findings.figures["sent_more_than_once_and_landed"] > 0
+
+
+@pytest.mark.kafka
+def test_brokers_landers_and_nearline_workers_come_and_go_and_nothing_is_lost_doubled_or_out_of_order() -> None:
+    require_kafka()
+    with Platform("kafka", landers=LANDERS, brokers=CLUSTER, nearlines=NEARLINES) as platform:
+        outcome = run(platform, OF_THE_CLUSTER)
+        said = {path.name: path.read_text(errors="replace")[-2000:] for path in Path(platform.folder).glob("*.out")}
+        replicas = platform.replicas()
+    assert outcome.whole, (outcome, said)
+    assert outcome.acknowledged > 0.8 * OF_THE_CLUSTER.events
+    assert outcome.struck["broker: kill -9"] >= 1
+    assert replicas == {3}
+    gc.collect()
 
 
 def test_landers_without_the_fence_are_found_to_land_records_twice(log: str) -> None:

@@ -78,6 +78,13 @@ def missing_in_the_lake(evidence: Evidence) -> Evidence:
     return replace(evidence, lake=without(evidence.lake, 2), account=account)
 
 
+def swapped(frame: pl.DataFrame) -> pl.DataFrame:
+    """What was second stands where the third was, and the other way round."""
+    ids = pl.col("event_id").replace({"u1:1": "u1:2", "u1:2": "u1:1"})
+    times = [pl.col("at_ms").replace({1: 2, 2: 1})] if "at_ms" in frame.columns else []
+    return frame.with_columns(ids, *times)
+
+
 def account_of(change: Callable[[Account], Account]) -> Callable[[Evidence], Evidence]:
     return lambda evidence: replace(evidence, account=change(evidence.account))
 
@@ -95,6 +102,7 @@ def account_of(change: Callable[[Account], Account]) -> Callable[[Evidence], Evi
         ("kept", 1, lambda e: learned(e, "u2", 0)),
         ("invented", 1, lambda e: in_the_lake(e, 3, 9, "u1:9", 1)),
         ("invented", 1, lambda e: learned(e, "u3", 0)),
+        ("out_of_order", 1, lambda e: replace(e, logged=swapped(e.logged), lake=swapped(e.lake))),
         ("unaccounted", 2, account_of(lambda a: a._replace(waiting=1))),
         ("unaccounted", 2, account_of(lambda a: a._replace(became=a.became - Counter(dropped=1)))),
         ("unaccounted", 1, account_of(lambda a: a._replace(in_lake=3))),
@@ -103,7 +111,7 @@ def account_of(change: Callable[[Account], Account]) -> Callable[[Evidence], Evi
 )
 def test_each_anomaly_is_found_and_named(kind: str, count: int, spoil: Callable[[Evidence], Evidence]) -> None:
     findings = check(spoil(whole()))
-    kinds = ("lost", "duplicated", "false_202", "kept", "invented", "unaccounted")
+    kinds = ("lost", "duplicated", "false_202", "kept", "invented", "out_of_order", "unaccounted")
     assert {name: getattr(findings, name) for name in kinds} == {**dict.fromkeys(kinds, 0), kind: count}
     assert not findings.whole
 

@@ -12,7 +12,11 @@
 # var/kafka/libs). KAFKA_TLS, a folder with ca.pem and server.pem (key and certificate of this
 # host): clients come by TLS only, as KAFKA_USER with KAFKA_PASSWORD, by SCRAM-SHA-512 or PLAIN:
 # MARQUEE_EVENT_LOG=kafkas://USER:PASSWORD@localhost:9092. KAFKA_CHECK_MS: how often it looks for files whose time is over
-# (every five minutes where it is not set).
+# (every five minutes where it is not set). KAFKA_HEAP (512m).
+#
+# Of several nodes on this machine each is started with a KAFKA_DATA, KAFKA_PORT and KAFKA_CONTROLLER_PORT of its own and
+# with KAFKA_NODE, its number, beside KAFKA_VOTERS, all of them: 1@127.0.0.1:9093,2@127.0.0.1:9095,3@127.0.0.1:9097. They
+# answer once most of them run, so start them side by side.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -23,6 +27,11 @@ port=${KAFKA_PORT:-9092}
 controller_port=${KAFKA_CONTROLLER_PORT:-9093}
 advertised_port=${KAFKA_ADVERTISED_PORT:-$port}
 tls=${KAFKA_TLS:-}
+node=${KAFKA_NODE:-1}
+voters=${KAFKA_VOTERS:-$node@127.0.0.1:$controller_port}
+replicas=$(tr ',' '\n' <<<"$voters" | wc -l)
+replicas=$((replicas > 3 ? 3 : replicas))
+in_sync=$((replicas > 2 ? 2 : 1))
 host=127.0.0.1
 protocol=PLAINTEXT
 [ -z "$tls" ] || { host=localhost; protocol=SASL_SSL; }
@@ -44,8 +53,8 @@ fetch() {
 write_properties() {
   cat >"$properties" <<PROPERTIES
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:$controller_port
+node.id=$node
+controller.quorum.voters=$voters
 listeners=BROKER://$host:$port,CONTROLLER://127.0.0.1:$controller_port
 advertised.listeners=BROKER://$host:$advertised_port
 inter.broker.listener.name=BROKER
@@ -56,15 +65,16 @@ ${KAFKA_CHECK_MS:+log.retention.check.interval.ms=$KAFKA_CHECK_MS}
 ${KAFKA_CHECK_MS:+log.initial.task.delay.ms=$KAFKA_CHECK_MS}
 auto.create.topics.enable=false
 num.partitions=1
-default.replication.factor=1
+default.replication.factor=$replicas
+min.insync.replicas=$in_sync
 offsets.topic.num.partitions=4
-offsets.topic.replication.factor=1
+offsets.topic.replication.factor=$replicas
 transaction.state.log.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor=$replicas
+transaction.state.log.min.isr=$in_sync
 share.coordinator.state.topic.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor=$replicas
+share.coordinator.state.topic.min.isr=$in_sync
 group.initial.rebalance.delay.ms=0
 PROPERTIES
   [ -z "$tls" ] || write_security >>"$properties"
@@ -90,8 +100,10 @@ PROPERTIES
 # The words go through a file: what stands on a command line, everybody on the machine can read.
 format() {
   words=$(mktemp)
+  # Nodes of one cluster agree on its id without asking each other: it is made of who they are.
+  cluster=$(printf '%s' "$voters" | sha256sum | cut -c 1-22)
   printf '%s\n' -Xmx128m -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "\"$libs/*\"" kafka.tools.StorageTool format \
-    --cluster-id "$("${java[@]}" -Xmx128m kafka.tools.StorageTool random-uuid)" --config "\"$properties\"" >"$words"
+    --cluster-id "$cluster" --config "\"$properties\"" >"$words"
   [ -z "$tls" ] ||
     printf '%s\n' --add-scram "\"SCRAM-SHA-512=[name=$KAFKA_USER,password=$KAFKA_PASSWORD]\"" >>"$words"
   java "@$words" >/dev/null || { rm -f "$words"; fail "its folder $data/log could not be made"; }
@@ -113,7 +125,7 @@ start() {
   mkdir -p "$data"
   write_properties
   [ -d "$data/log" ] || format
-  nohup "${java[@]}" -Xmx512m -XX:+UseSerialGC kafka.Kafka "$properties" </dev/null >"$data/out" 2>&1 &
+  nohup "${java[@]}" -Xmx"${KAFKA_HEAP:-512m}" -XX:+UseSerialGC kafka.Kafka "$properties" </dev/null >"$data/out" 2>&1 &
   echo $! >"$pid_file"
   for _ in $(seq 600); do
     if answers; then
