@@ -17,10 +17,10 @@ from typing import Any
 from rich.console import Console, Group
 from rich.table import Table
 
-from bench import fault_drills, load_drills, withdrawal_drill
+from bench import fault_drills, load_drills, rolling_drill, withdrawal_drill
 from bench.injections import FAULTS
 from bench.observing import Report
-from bench.service_levels import FAULT, OVERLOAD, PUBLISH, WITHDRAWAL, Level, broken, verdict
+from bench.service_levels import FAULT, OVERLOAD, PUBLISH, ROLLING, WITHDRAWAL, Level, broken, verdict
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "bench/results/drills.json"
@@ -28,6 +28,7 @@ RESULT = ROOT / "bench/results/drills.json"
 DRILLS: dict[str, tuple[Callable[[], Report], Sequence[Level]]] = {
     **{name: (lambda name=name: run_fault(name), FAULT) for name in FAULTS},  # type: ignore[misc]
     "publish": (load_drills.publish_drill, PUBLISH),
+    "rolling-restart": (rolling_drill.rolling_drill, ROLLING),
     "overload": (load_drills.overload_drill, OVERLOAD),
     "withdrawal": (withdrawal_drill.withdrawal_drill, WITHDRAWAL),
 }

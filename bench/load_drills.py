@@ -69,17 +69,17 @@ def publish_drill(size: PublishSize = PublishSize()) -> Report:  # noqa: B008
         names = [user(number) for number in range(size.users)]
         grant_everybody(platform.store, names, SECRET)
         put(platform.store, 1, names)
-        _wait_for_version(platform, 1)
+        wait_for_version(platform, 1)
         with viewers(platform, size.users, size.rate, LONGEST_SECONDS) as load, _acting(platform, size.users):
             begin = time.monotonic()
             time.sleep(SETTLED_SECONDS)
             started = time.monotonic()
-            published = _publish(platform, 2, size.users)
-            _wait_for_version(platform, 2)
+            published = publish_for_everybody(platform, 2, size.users)
+            wait_for_version(platform, 2)
             ended = time.monotonic()
             time.sleep(SETTLED_SECONDS)
             back = time.monotonic()
-            _roll_back(platform, 1)
+            roll_back(platform, 1)
             time.sleep(SETTLED_SECONDS)
     times = {"before": (begin, started), "publish": (started, ended), "version 2": (ended, back)}
     times["rolled back"] = (back, time.monotonic())
@@ -101,23 +101,23 @@ def publish_drill(size: PublishSize = PublishSize()) -> Report:  # noqa: B008
     return report
 
 
-def _publish(platform: OwnPlatform, version: int, users: int) -> dict[str, float]:
+def publish_for_everybody(platform: OwnPlatform, version: int, users: int) -> dict[str, float]:
     """Publish with training's own publisher, in a process of its own."""
     command = [sys.executable, "-m", "bench.editions", platform.redis_url, str(version), str(users)]
     done = subprocess.run(command, input=SECRET, cwd=ROOT, capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout))
 
 
-def _roll_back(platform: OwnPlatform, version: int) -> None:
+def roll_back(platform: OwnPlatform, version: int) -> None:
+    """Serve a version that is still whole in the store."""
     publisher = Publisher(platform.store, ConsentProjection(platform.store, SECRET), LENGTH, LIFETIME_SECONDS)
     if not publisher.serve_again(version):
         raise RuntimeError(f"version {version} is not whole any more")
 
 
-def _wait_for_version(platform: OwnPlatform, version: int) -> None:
-    wait_until(
-        lambda: platform.call("serve", "GET", "/readyz")[1]["version"] == version, f"version {version} is served"
-    )
+def wait_for_version(platform: OwnPlatform, version: int) -> None:
+    """Wait until the serving worker has it."""
+    wait_until(lambda: platform.ready_version(platform.ports["SERVING"]) == version, f"version {version} is served")
 
 
 @contextmanager
@@ -167,7 +167,7 @@ def overload_drill(size: OverloadSize = OverloadSize()) -> Report:  # noqa: B008
     waiting = {"SERVING_MOST_WAITING": str(size.waiting)}
     with OwnPlatform(("serve",), proxied=False, settings=waiting) as platform:
         put(platform.store, 1, [user(number) for number in range(size.users)])
-        _wait_for_version(platform, 1)
+        wait_for_version(platform, 1)
         with viewers(platform, size.users, VIEWERS_A_SECOND, LONGEST_SECONDS) as load:
             runs = [_round(platform, size) for _ in range(size.rounds)]
             ended = time.monotonic()

@@ -82,8 +82,16 @@ def header(head: bytes, name: bytes) -> str:
     return head.partition(b"\r\n" + name + b":")[2].partition(b"\r\n")[0].strip().decode()
 
 
-def viewers(platform: OwnPlatform, users: int, rate: float, seconds: float) -> ConstantRate:
-    """Viewers at a constant rate, each asking for a list of 20, one in ten for 5 of a category."""
+def viewers(platform: OwnPlatform, users: int, rate: float, seconds: float, port: int | None = None) -> ConstantRate:
+    """Viewers at a constant rate, each asking for a list of 20, one in ten for 5 of a category.
+
+    Args:
+        platform: whom they ask.
+        users: how many there are.
+        rate: requests a second.
+        seconds: for how long, at most.
+        port: where they ask; None: the serving worker itself.
+    """
     paths = [f"/v1/users/{user(number)}/recommendations?k=20" for number in range(users)]
     whole = [get(path, KEY) for path in paths]
     of_category = [get(f"{path[:-2]}5&category={GENRES[n % len(GENRES)]}", KEY) for n, path in enumerate(paths)]
@@ -92,7 +100,7 @@ def viewers(platform: OwnPlatform, users: int, rate: float, seconds: float) -> C
     def request() -> bytes:
         return draw.choice(of_category if draw.random() < OF_A_CATEGORY else whole)
 
-    return ConstantRate(platform.ports["SERVING"], request, rate, seconds, look=look)
+    return ConstantRate(port or platform.ports["SERVING"], request, rate, seconds, look=look)
 
 
 def between(answers: Iterable[Answer], begin: float, end: float) -> list[Answer]:

@@ -135,6 +135,15 @@ class OwnPlatform:
         own = {f"MARQUEE_{name}": value for name, value in settings.items()}
         self._spawn(stage, [sys.executable, "-m", "marquee", stage, *options], self.environment | own)
 
+    def start_another(self, name: str, stage: str, port: int) -> None:
+        """Start one more process of a stage that has an API, under a name and on a port of its own."""
+        own = {f"MARQUEE_{EDGES[stage]}_PORT": str(port)}
+        self._spawn(name, [sys.executable, "-m", "marquee", stage], self.environment | own)
+
+    def start_program(self, name: str, command: list[str], variables: Mapping[str, str]) -> None:
+        """Start a program that is not ours; it ends with the platform."""
+        self._spawn(name, command, {**os.environ, **variables})
+
     def wait_until_up(self, stage: str) -> None:
         """Wait until it answers.
 
@@ -187,6 +196,15 @@ class OwnPlatform:
             return error.code, json.loads(error.read() or b"null")
         except OSError:
             return 0, None
+
+    def ready_version(self, port: int) -> int | None:
+        """The version that the serving worker on a port has; None where none answers, or it has none."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
+                found: int | None = json.loads(answer.read())["version"]
+                return found
+        except (OSError, ValueError):
+            return None
 
     def metrics(self, stage: str = "serve") -> dict[str, float]:
         """Name with labels → value, of what a process shows."""

@@ -90,6 +90,12 @@ PUBLISH = (
     Level("rollback_seconds", "from the call until the last answer of the version that was left", 1, unit="s"),
 )
 
+ROLLING = (
+    Level("failed", "requests answered with 5xx or not at all while workers are replaced", 0),
+    Level("mixed", "answers that hold anything of another version than they name", 0),
+    Level("rolling_p99_ms", "time of a list meanwhile, 99 of 100 requests", 100, unit="ms"),
+)
+
 OVERLOAD = (
     Level("goodput_ratio", "lists/s with five times as many callers as may wait, of the usual maximum", 0.9, True),
     Level("wrong", "answers under overload that are neither 200 nor 503 with Retry-After", 0),
@@ -108,6 +114,7 @@ GROUPS = {
     "make bench-ingest": BENCH_INGEST,
     "make drill, every fault": FAULT,
     "make drill, publish": PUBLISH,
+    "make drill, rolling-restart": ROLLING,
     "make drill, overload": OVERLOAD,
     "make drill, withdrawal": WITHDRAWAL,
 }

@@ -97,9 +97,7 @@ class Settings(BaseSettings):
     train_after_events: int = Field(100_000, ge=1, description="The schedule retrains after so many new events.")
     tune_seconds: float = Field(60, ge=0, description="How long a retraining looks for a recipe. 0: defaults only.")
     engine: Literal["process", "spark"] = Field("process", description="Where models are fitted and lists are made.")
-    spark_master: str = Field(
-        "local[*]", repr=False, description="Spark's master: local[N], spark://host:7077, yarn, k8s://…."
-    )
+    spark_master: str = Field("local[*]", description="Spark's master: local[N], a cluster's URL, yarn.")
     hold_out_gap_seconds: float = Field(0, ge=0, description="How long before the hold-out begins training ends.")
     list_length: int = Field(100, ge=1, le=1000, description="Length of the lists that are published.")
     list_ttl_seconds: int = Field(7 * 86400, ge=60, description="Lifetime of published lists and bundles in Redis.")

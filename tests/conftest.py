@@ -265,22 +265,23 @@ def require_spark() -> Path:
 @pytest.fixture
 def curl() -> str:
     """The program that `marquee up` gives lines for."""
-    return _program("curl")
+    return program("curl")
 
 
 @pytest.fixture
 def wrk() -> str:
     """The program that makes a crowd."""
-    return _program("wrk")
+    return program("wrk")
 
 
 @pytest.fixture(scope="session")
 def chromium_program() -> str:
     """The browser that the pages are looked at with."""
-    return _program("chromium")
+    return program("chromium")
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """A program on PATH; where there is none the test is skipped, or fails."""
     found = shutil.which(name)
     if found is None:
         unavailable(name, "not on PATH")
