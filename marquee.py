@@ -128,6 +128,59 @@ def audience(
     raise typer.Exit(close_the_loop(rounds, seeds, users, out) if rounds else audience(users, seconds, rate, opt_in))
 
 
+ASSUMED = "What nobody measured"
+
+
+@app.command()
+def capacity(
+    *,
+    users: Annotated[int, typer.Option(min=1, help="People who allow personalization.")],
+    events_per_day: Annotated[int, typer.Option(min=1, help="Events that are accepted.")],
+    requests_per_second: Annotated[float, typer.Option(min=0, help="Requests for lists, at the peak.")],
+    items: Annotated[int, typer.Option(min=1, help="Items of the catalogue.")],
+    peak: Annotated[
+        float, typer.Option(min=1, help="Events at the peak, of the day's mean.", rich_help_panel=ASSUMED)
+    ] = 3,
+    headroom: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of the measured to plan with.", rich_help_panel=ASSUMED)
+    ] = 0.6,
+    kept_days: Annotated[
+        int, typer.Option(min=1, help="Days of events that are trained on.", rich_help_panel=ASSUMED)
+    ] = 365,
+    history_items: Annotated[
+        int, typer.Option(min=1, help="Items of a person's history.", rich_help_panel=ASSUMED)
+    ] = 100,
+    cores: Annotated[int, typer.Option(min=1, help="Of a machine.", rich_help_panel=ASSUMED)] = 8,
+    memory_gb: Annotated[int, typer.Option(min=1, help="Of a machine.", rich_help_panel=ASSUMED)] = 32,
+    retrain_hours: Annotated[
+        float, typer.Option(min=0.01, help="A retraining has to be over by then.", rich_help_panel=ASSUMED)
+    ] = 6,
+    json: Annotated[bool, typer.Option("--json", help="With units and all assumptions, for a program.")] = False,
+) -> None:
+    """Say what a load needs: machines, memory, Kafka partitions, Redis shards, hours of training, and what gives first.
+
+    It multiplies what one process, event and person was measured to do or take (bench/results, made by the make targets
+    named in docs/scaling.md) by the load. Those measurements come from two cores that everything shared, so they err on
+    the safe side; a plan is still no measurement: try the next size before you buy it.
+
+    Example: marquee capacity --users 1000000 --events-per-day 10000000 --requests-per-second 500 --items 50000
+    """
+    from workshop.capacity import Assumptions, Load
+    from workshop.main import capacity
+
+    load = Load(users, events_per_day, requests_per_second, items)
+    assumed = Assumptions(
+        peak=peak,
+        headroom=headroom,
+        kept_days=kept_days,
+        history_items=history_items,
+        cores=cores,
+        memory_gb=memory_gb,
+        retrain_hours=retrain_hours,
+    )
+    raise typer.Exit(capacity(load, assumed, json))
+
+
 class History(StrEnum):
     """What becomes of valid before test is asked about."""
 

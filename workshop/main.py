@@ -19,6 +19,8 @@ from infra.process import stop_event
 from infra.settings import Settings, load_settings
 from ingest.events import MAX_BATCH, read_domain
 from workshop.audience import Tally, Visits, bars, browse, send
+from workshop.capacity import Assumptions, Load, UnitsMissing, plan, read_units
+from workshop.capacity_report import as_json, as_table
 from workshop.client import Client, PlatformError
 from workshop.datasets import Dataset, DatasetError, Export, read_export, read_movielens
 from workshop.demo import Demo, DemoError, Summary, bars_on
@@ -223,3 +225,25 @@ def _table(summary: Summary) -> Table:
     for row in rows.items():
         table.add_row(*row)
     return table
+
+
+def capacity(load: Load, assumed: Assumptions, as_text: bool) -> int:
+    """Print what a load needs; returns the exit code.
+
+    Args:
+        load: what is asked of the platform.
+        assumed: what nobody measured.
+        as_text: as JSON, with units and assumptions.
+    """
+    console = Console(highlight=False)
+    try:
+        units = read_units()
+    except UnitsMissing as error:
+        Console(stderr=True, highlight=False).print(f"[red]{escape(str(error))}[/red]")
+        return 1
+    found = plan(load, units, assumed)
+    if as_text:
+        console.print_json(data=as_json(load, assumed, units, found))
+    else:
+        console.print(as_table(load, assumed, found))
+    return 0

@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.e2e]
 ROOT = Path(__file__).parents[2]
 NOT_TYPED = {
     "make install": "CI has done it before this test can run",
+    "make spark": "the same; elsewhere it is half a gigabyte",
     ".venv/bin/python workshop/lessons/lesson_1_from_click_to_model.py": "tests/e2e/test_lessons.py runs every lesson",
     ".venv/bin/marquee audience --rounds 12": "minutes; tests/unit/workshop plays few rounds",
     "KAFKA_TLS=DIR KAFKA_USER=marquee KAFKA_PASSWORD=… infra/deploy/kafka/kafka.sh start": "test_transport.py does",
