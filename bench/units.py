@@ -2,8 +2,8 @@
 
     .venv/bin/python -m bench.units [--events 300000]
 
-A log of so many events is landed by one lander, a process of its own, until it is at the end. Then what the events take in
-the lake (compacted) and in the log is counted, and what a person takes in Redis: history, consent.
+A log of so many events is landed by one lander, a process of its own, until it is at the end. Then what the events take
+in the lake (compacted) and in the log is counted, and what a person takes in Redis: history, consent.
 Writes bench/results/units.json.
 """
 

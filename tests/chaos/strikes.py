@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from bench.faults import Fault, paused
 from infra.lake import LakeError
-from tests.chaos.platform import CLUSTER, COLLECTORS, LANDERS, Platform
+from tests.chaos.platform import COLLECTORS, LANDERS, Platform
 
 LEASE_SECONDS = 7.5
 """Longer than a group waits for a member that says nothing, on either log."""
@@ -307,8 +307,8 @@ def schedule(strikes: int, seed: int, of: Kinds = STRIKES) -> list[Strike]:
 
 def strike_now(platform: Platform, strike: Strike) -> None:
     """Have the fault for as long as it lasts, and heal it."""
-    kinds = CLUSTER_STRIKES if platform.brokers == CLUSTER else STRIKES
-    what, *_ = kinds[strike.target][strike.kind]
+    kinds = {**STRIKES.get(strike.target, {}), **CLUSTER_STRIKES.get(strike.target, {})}
+    what, *_ = kinds[strike.kind]
     with what(platform, strike):
         time.sleep(0.0 if what is lake_purged else strike.seconds)
 
