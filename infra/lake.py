@@ -15,13 +15,14 @@ A killed process loses nothing; a power cut may take the last seconds, since not
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from infra.lake_files import UnsafeStore, files_at
 from infra.lake_reading import LakeSnapshot, LakeTable
 from infra.lake_tables import (
     DEAD_LETTERS,
@@ -58,6 +59,7 @@ ATTEMPTS = 5
 PEOPLE_A_DELETE = 50
 """A longer condition costs more than a second delete: planning it grows with the square of its length."""
 
+LOG = "_delta_log"
 _LOG_FILE = re.compile(r"_last_checkpoint|\d{20}\.(json|checkpoint(\..+)?\.parquet)")
 
 T = TypeVar("T")
@@ -87,19 +89,36 @@ class Span(NamedTuple):
 
 
 class Lake:
-    """The Delta tables below one folder.
+    """The Delta tables below one folder, or one prefix of a bucket.
 
     Args:
-        uri: the folder; it is made when the first rows come.
+        uri: the folder, which is made when the first rows come; or s3://bucket/prefix.
 
     Raises:
-        LakeError: the address is not a folder.
+        LakeError: the address is neither.
     """
 
     def __init__(self, uri: str) -> None:
-        if "://" in uri and not uri.startswith("file://"):
-            raise LakeError(f"The lake is kept in a folder; {uri} is none.")
-        self._root = Path(uri.removeprefix("file://"))
+        try:
+            self._files = files_at(uri)
+        except ValueError as error:
+            raise LakeError(str(error)) from None
+        self._safe = False
+
+    def check(self) -> None:
+        """See that commits are safe where the lake is, once; every write sees to it before.
+
+        Raises:
+            LakeError: they are not; see `lake_files.UnsafeStore`.
+            LakeUnavailable: see there.
+        """
+        if not self._safe:
+            with _translated():
+                try:
+                    self._files.check()
+                except UnsafeStore as error:
+                    raise LakeError(str(error)) from None
+            self._safe = True
 
     def append(
         self, table: str, rows: pl.DataFrame, spans: Mapping[int, Span], tallies: Mapping[int, Tally] | None = None
@@ -116,6 +135,7 @@ class Lake:
             LakeConflict: a fence is above where its span starts (of `events`: or below), or another writer was faster.
             LakeUnavailable: see there.
         """
+        self.check()
         with _translated():
             delta = self._open_or_create(table)
             known = fences(delta)
@@ -212,7 +232,7 @@ class Lake:
             LakeUnavailable: see there.
         """
         for table in TABLES:
-            self._retried(table, self._purge)
+            self._retried(table, partial(self._purge, table))
 
     def compact(self) -> None:
         """Write small files together, per table and day.
@@ -278,7 +298,7 @@ class Lake:
             LakeUnavailable: see there.
         """
         with _translated():
-            there = [table for table in TABLES if DeltaTable.is_deltatable(str(self._root / table))]
+            there = [table for table in TABLES if DeltaTable.is_deltatable(self._files.address(table))]
             return [phrase for table in there for phrase in sorted(drift(self._open(table), table))]
 
     def _read(self, table: str, read: Callable[[DeltaTable], T]) -> T:
@@ -294,7 +314,7 @@ class Lake:
 
     def _open(self, table: str) -> DeltaTable:
         try:
-            return DeltaTable(self._root / table)
+            return DeltaTable(self._files.address(table))
         except TableNotFoundError:
             raise LakeEmpty(f"The lake has no table {table} yet: nothing was landed in it.") from None
 
@@ -302,7 +322,7 @@ class Lake:
         try:
             return self._open(table)
         except LakeEmpty:
-            return create(self._root / table, table)
+            return create(self._files.address(table), table)
 
     def _check_fences(self, table: str, moved: Mapping[int, int]) -> None:
         """Another lander's purge can remove the place in Delta's log that our commit took, and the commit with it."""
@@ -324,6 +344,7 @@ class Lake:
 
     def _retried(self, table: str, change: Callable[[DeltaTable], T]) -> T | None:
         """Make a change on the newest version, again where another commit came between. No table: nothing to change."""
+        self.check()
         for left in reversed(range(ATTEMPTS)):
             try:
                 with _translated():
@@ -335,28 +356,27 @@ class Lake:
                     raise
         raise AssertionError("unreachable")
 
-    def _purge(self, delta: DeltaTable) -> None:
+    def _purge(self, table: str, delta: DeltaTable) -> None:
         # A change of metadata refuses every append that began before it. So a file older than this commit that the
         # table does not point to afterwards can never become part of it, and may go; a younger one may be an append on
         # its way.
+        self._files.wait()
         delta.alter.set_table_properties(NO_HISTORY)
-        barrier = (self._log(delta) / f"{delta.version():020}.json").stat().st_mtime_ns
+        barrier = self._files.made(table, f"{LOG}/{delta.version():020}.json")
         delta = DeltaTable(delta.table_uri)
         delta.create_checkpoint()
         delta.cleanup_metadata()
-        for path in self._unreferenced(delta):
-            if path.stat().st_mtime_ns < barrier:
-                path.unlink(missing_ok=True)
+        live = set(_names(delta))
+        for file in list(self._files.of(table)):
+            of_the_log = file.name.startswith(f"{LOG}/") and _LOG_FILE.fullmatch(file.name.removeprefix(f"{LOG}/"))
+            if file.name not in live and not of_the_log and file.made < barrier:
+                self._files.remove(table, file.name)
 
-    def _unreferenced(self, delta: DeltaTable) -> Iterator[Path]:
-        log = self._log(delta)
-        live = {Path(uri.removeprefix("file://")) for uri in delta.file_uris()}
-        for path in log.parent.rglob("*"):
-            if path.is_file() and path not in live and not (path.parent == log and _LOG_FILE.fullmatch(path.name)):
-                yield path
 
-    def _log(self, delta: DeltaTable) -> Path:
-        return Path(delta.table_uri.removeprefix("file://")) / "_delta_log"
+def _names(delta: DeltaTable) -> Iterator[str]:
+    """The table's files, by their names below its root."""
+    root = delta.table_uri.removeprefix("file://").rstrip("/") + "/"
+    return (uri.removeprefix("file://").removeprefix(root) for uri in delta.file_uris())
 
 
 def _text(value: str) -> str:

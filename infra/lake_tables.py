@@ -1,7 +1,6 @@
 """The lake's tables: names, columns, fences, and how they are made."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
@@ -70,11 +69,11 @@ _TYPES = {
 }
 
 
-def create(path: Path, table: str) -> DeltaTable:
+def create(address: str, table: str) -> DeltaTable:
     """Make the table, unless somebody has made it by now."""
     fields = [Field(name, PrimitiveType(_TYPES[t]), nullable=name in _OPTIONAL) for name, t in TABLES[table].items()]
     return DeltaTable.create(
-        path, Schema(fields), mode="ignore", partition_by=_PARTITIONED_BY.get(table), configuration=NO_HISTORY
+        address, Schema(fields), mode="ignore", partition_by=_PARTITIONED_BY.get(table), configuration=NO_HISTORY
     )
 
 

@@ -52,7 +52,9 @@ class Settings(BaseSettings):
         ge=60,
         description="Kafka: records stay so long at most, where the topic has no retention of its own.",
     )
-    lake: str = Field("", description="Folder of the Delta tables. Empty: a folder below `data`.")
+    lake: str = Field(
+        "", repr=False, description="Folder of the Delta tables, or s3://bucket/prefix. Empty: below `data`."
+    )
     database: str = Field(
         "", repr=False, description="Consent ledger: sqlite:/// or postgresql+psycopg://. Empty: SQLite."
     )
@@ -106,7 +108,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _reach_no_store_in_a_way_that_others_can_read(self) -> "Settings":
-        for name in ("redis_url", "event_log_url", "database_url", "registry_uri"):
+        for name in ("redis_url", "event_log_url", "database_url", "registry_uri", "lake_uri"):
             try:
                 getattr(self, name)
             except BadUrl as error:
@@ -158,8 +160,8 @@ class Settings(BaseSettings):
 
     @property
     def lake_uri(self) -> str:
-        """Folder or URL of the lake."""
-        return self.lake or str(self.data.absolute() / "lake")
+        """Folder of the lake, or its bucket."""
+        return self._transport.lake(self.lake or str(self.data.absolute() / "lake"), os.environ)
 
     @property
     def database_url(self) -> str:

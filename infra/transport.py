@@ -6,7 +6,7 @@ reached on this machine, and on the hosts that the operator has named.
 
 import socket
 import ssl
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, NamedTuple
@@ -116,6 +116,26 @@ class Transport(NamedTuple):
         if "sslrootcert" not in dict(query):
             query.append(("sslrootcert", self.ca_file or "system"))
         return parts._replace(query=urlencode(query)).geturl()
+
+    def lake(self, url: str, environment: Mapping[str, str]) -> str:
+        """The address of the lake as it is.
+
+        Args:
+            url: of a bucket, or a folder.
+            environment: what the bucket's client is told; AWS's own variables.
+
+        Raises:
+            BadUrl: the bucket is on another host without TLS, or commits are made to look safe there.
+        """
+        if not url.startswith("s3://"):
+            return url
+        if environment.get("AWS_S3_ALLOW_UNSAFE_RENAME", "").lower() not in ("", "false"):
+            raise BadUrl("two landers would lose rows with AWS_S3_ALLOW_UNSAFE_RENAME: leave it out")
+        for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"):
+            endpoint = environment.get(name, "")
+            if endpoint.startswith("http://") and not self._plain([urlsplit(endpoint).hostname or ""]):
+                raise BadUrl(f"a bucket on another host is reached by TLS: {name} is to be https://. {_UNLESS}")
+        return url
 
     def _plain(self, hosts: Iterable[str]) -> bool:
         return all(_is_here(host) or host in self.plain_hosts for host in hosts)

@@ -21,7 +21,7 @@ from infra.disk import DiskFloor
 from infra.event_log import open_event_log
 from infra.event_log.port import EventLog, EventLogBehind, EventLogError, EventLogUnavailable
 from infra.key_file import KeysError
-from infra.lake import EVENTS, Lake, LakeError
+from infra.lake import EVENTS, Lake, LakeError, LakeUnavailable
 from infra.limited_http import run_edge
 from infra.online_store import OnlineStore, connect
 from infra.origins import allow_origins
@@ -91,13 +91,18 @@ def land() -> None:
     keeper = ErasureKeeper(parts.ledger, parts.log)
     projection = ConsentProjection(parts.store, secret)
     lake, stop = Lake(settings.lake_uri), stop_event()
+    try:
+        lake.check()
+    except LakeUnavailable as error:
+        structlog.get_logger(__name__).warning("the lake does not answer yet", why=str(error))
+    except LakeError as error:
+        raise SystemExit(f"Cannot start: {error}") from None
     consents = Consents(parts.ledger, parts.store, parts.log, secret, Passage())
     reconciliation = Reconciliation(lake, parts.store, parts.log, projection, consents)
     beside = threading.Thread(target=reconciliation.keep, args=(stop,))
     beside.start()
-    floor = DiskFloor(
-        [Path(settings.lake_uri.removeprefix("file://")), *settings.embedded_folders], settings.disk_floor_mb
-    )
+    folder = [] if settings.lake_uri.startswith("s3://") else [Path(settings.lake_uri.removeprefix("file://"))]
+    floor = DiskFloor([*folder, *settings.embedded_folders], settings.disk_floor_mb)
     Lander(parts.log, lake, projection, keeper, registry, room=floor.check).run(stop)
     beside.join()
     consents.close()

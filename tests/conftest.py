@@ -10,9 +10,12 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -243,6 +246,41 @@ def _start_postgres(wheel: Path, folder: Path) -> Callable[[], None]:
     options = f"-k {folder} -c listen_addresses= -c fsync=off"
     run("pg_ctl", "-w", "-o", options, "-l", str(folder / "log"), "start")
     return lambda: run("pg_ctl", "-w", "-m", "fast", "stop")
+
+
+# --- a bucket --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def bucket_server() -> Iterator[str]:
+    """URL of an emulator of S3 that honours conditional writes: moto's server, as a process of its own."""
+    [port] = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.1)
+        SEEN["S3"] = "an emulator, moto"
+        yield url
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.fixture
+def bucket(bucket_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of an empty bucket of this test alone; the environment has what reaches it."""
+    name = f"mq-{uuid.uuid4().hex}"
+    asked = urllib.request.Request(f"{bucket_server}/{name}", method="PUT")
+    urllib.request.urlopen(asked, timeout=10).close()
+    variables = {"ACCESS_KEY_ID": "tests", "SECRET_ACCESS_KEY": "tests", "REGION": "us-east-1", "ALLOW_HTTP": "true"}
+    for variable, value in {**variables, "ENDPOINT_URL": bucket_server}.items():
+        monkeypatch.setenv(f"AWS_{variable}", value)
+    return f"s3://{name}"
 
 
 # --- Spark -----------------------------------------------------------------------------------------------------------

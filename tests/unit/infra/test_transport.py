@@ -137,3 +137,24 @@ def test_what_to_do_is_found_anywhere_in_the_chain_and_nothing_else_of_it_is_tol
     )
     assert advice(OSError('FATAL:  password authentication failed for user "m"')) == LOGIN
     assert reason(OSError("secret bytes")) == "OSError"
+
+
+def test_a_folder_is_left_as_it_is_whatever_the_environment_says() -> None:
+    assert Transport().lake("/data/lake", {"AWS_ENDPOINT_URL": "http://elsewhere.example.org"}) == "/data/lake"
+
+
+@pytest.mark.parametrize("endpoint", ["", "http://127.0.0.1:9000", "https://s3.example.org", "http://minio:9000"])
+def test_a_bucket_is_reached_by_tls_or_on_this_machine_or_where_it_is_named(endpoint: str) -> None:
+    assert Transport("", ["minio"]).lake("s3://bucket/lake", {"AWS_ENDPOINT_URL": endpoint}) == "s3://bucket/lake"
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"])
+def test_a_bucket_on_another_host_without_tls_is_refused(variable: str) -> None:
+    with pytest.raises(BadUrl, match=f"{variable} is to be https"):
+        Transport().lake("s3://bucket/lake", {variable: "http://minio:9000"})
+
+
+def test_commits_that_are_made_to_look_safe_are_refused() -> None:
+    with pytest.raises(BadUrl, match="AWS_S3_ALLOW_UNSAFE_RENAME"):
+        Transport().lake("s3://bucket/lake", {"AWS_S3_ALLOW_UNSAFE_RENAME": "true"})
+    assert Transport().lake("s3://bucket/lake", {"AWS_S3_ALLOW_UNSAFE_RENAME": "false"})
