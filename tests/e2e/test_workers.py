@@ -42,7 +42,7 @@ def test_workers_that_end_at_once_before_a_balancer_that_does_not_ask_again_are_
         assert kept in words
         words = words.replace(kept, "")
     careless.write_text(
-        words.replace("inter 500ms fall 2", "inter 2s fall 2").replace("defaults\n", "defaults\n    retries 0\n")
+        words.replace("inter 500ms fall 3", "inter 2s fall 3").replace("defaults\n", "defaults\n    retries 0\n")
     )
     report = rolling_drill(SMALL._replace(ends=signal.SIGKILL, configuration=careless))
     assert "failed" in broken(ROLLING, report.figures)

@@ -15,7 +15,7 @@ from training.engine import EngineError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-EXECUTOR_SECONDS = 60.0
+EXECUTOR_SECONDS = 120.0
 """How long a cluster may take to give this application its first executor."""
 _LOCAL = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
 _ALWAYS = {

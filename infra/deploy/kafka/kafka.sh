@@ -127,7 +127,7 @@ start() {
   [ -d "$data/log" ] || format
   nohup "${java[@]}" -Xmx"${KAFKA_HEAP:-512m}" -XX:+UseSerialGC kafka.Kafka "$properties" </dev/null >"$data/out" 2>&1 &
   echo $! >"$pid_file"
-  for _ in $(seq 600); do
+  for _ in $(seq 1200); do
     if answers; then
       echo "kafka${tls:+s}://$host:$port"
       return
