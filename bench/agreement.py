@@ -125,15 +125,23 @@ def _asked(reading: Reading, domain: Domain, test: pl.DataFrame) -> Split:
     return assemble(train, none, known, domain.history.length, cut_ms=np.iinfo(np.int64).max)
 
 
-def compare(data: DataSet, engine: SparkEngine, lake: Lake, consents: ConsentProjection, domain: Domain) -> Figures:
+def compare(
+    data: DataSet,
+    engine: SparkEngine,
+    lake: Lake,
+    consents: ConsentProjection,
+    domain: Domain,
+    *,
+    recipe: Recipe = RECIPE,
+) -> Figures:
     """Fit by both engines what is in the lake, and judge both on the same people."""
     reading = read_lake(lake, consents, domain)
     split = data.split(reading, domain)
     before_ms = split.cut_ms if data.by_time else None
     figures = dict[str, Figure]()
     for each in (OneProcess(), engine):
-        model = each.fit(RECIPE, split.train, before_ms)
-        figures[each.name] = with_intervals(rank(model, split, split.fresh.weighted(RECIPE.recency)), [10])["ndcg@10"]
+        model = each.fit(recipe, split.train, before_ms)
+        figures[each.name] = with_intervals(rank(model, split, split.fresh.weighted(recipe.recency)), [10])["ndcg@10"]
     one, spark = figures["process"], figures["spark"]
     return {
         "people": len(split.people),

@@ -30,6 +30,7 @@ class Evidence:
         lake: partition, offset, event_id, receipt of every row.
         learned: user_id, at_ms of every act that training reads.
         account: what the platform itself says became of the log's records.
+        refused: event_ids that were refused once. Sent again, and allowed by then, they come after newer ones.
     """
 
     acknowledged: pl.Series
@@ -41,6 +42,7 @@ class Evidence:
     lake: pl.DataFrame
     learned: pl.DataFrame
     account: Account
+    refused: pl.Series = field(default_factory=lambda: pl.Series([], dtype=pl.String))
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def check(evidence: Evidence) -> Findings:
         examples.of("in the training read, sent by nobody", acts.join(withdrawn, on=ACT, how="anti")["user_id"]),
     ]
     examples.of("accepted after a withdrawal", pl.Series(e.forbidden, dtype=pl.String))
-    disordered = examples.of("out of order", _out_of_order(e.logged)["event_id"])
+    disordered = examples.of("out of order", _out_of_order(e.logged, e.refused)["event_id"])
     counted = sum(lost), sum(duplicated), len(e.forbidden), sum(kept), sum(invented), disordered
     return Findings(*counted, _unaccounted(e), examples.found, _figures(e, withdrawn))
 
@@ -127,9 +129,10 @@ class _Examples:
         return which.len()
 
 
-def _out_of_order(logged: pl.DataFrame) -> pl.DataFrame:
+def _out_of_order(logged: pl.DataFrame, refused: pl.Series) -> pl.DataFrame:
     """Events, where each stands first, that an older one of the person stands behind. A person has one partition."""
-    first = logged.sort("offset").unique("event_id", keep="first", maintain_order=True)
+    at_once = logged.filter(~pl.col("event_id").is_in(refused.implode()))
+    first = at_once.sort("offset").unique("event_id", keep="first", maintain_order=True)
     return first.filter(pl.col("at_ms") < pl.col("at_ms").cum_max().over("user_id"))
 
 

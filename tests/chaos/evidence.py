@@ -49,6 +49,7 @@ def collect(platform: Platform, kept: Iterable[Kept]) -> Evidence:
         lake=platform.lake.snapshot(EVENTS, ["partition", "offset", "event_id", "receipt"]).rows,
         learned=_learned(platform),
         account=account,
+        refused=pl.Series([id for each in kept for id in each.refused], dtype=pl.String),
     )
 
 

@@ -127,6 +127,7 @@ class Kept(NamedTuple):
     Attributes:
         acknowledged: ids of events that were called accepted.
         forbidden: ids of events that were called accepted though they were sent after a withdrawal's answer.
+        refused: ids of events that were refused, the first time at least.
         counts: events, batches sent again, events refused.
         answers: to each attempt.
         surprises: answers that nothing accounts for.
@@ -134,6 +135,7 @@ class Kept(NamedTuple):
 
     acknowledged: set[str]
     forbidden: list[str]
+    refused: set[str]
     counts: Counter[str]
     answers: list[Answer]
     surprises: list[str]
@@ -152,7 +154,7 @@ class Producer(threading.Thread):
 
     def __init__(self, people: Sequence[str], ports: Sequence[int], pace: Pace, silences: Silences, seed: int) -> None:
         super().__init__(daemon=True)
-        self.kept = Kept(set(), [], Counter(), [], [])
+        self.kept = Kept(set(), [], set(), Counter(), [], [])
         self._people = people
         self._ports = ports
         self._pace = pace
@@ -228,6 +230,7 @@ class Producer(threading.Thread):
                     self.kept.forbidden.append(event_id)
             elif verdict["code"] == "consent_missing":
                 self.kept.counts["refused"] += 1
+                self.kept.refused.add(event_id)
             else:
                 self.kept.surprises.append(f"verdict {verdict}"[:500])
         self._pace.note(fresh)

@@ -21,8 +21,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning"),  # and a proxy that ends under way.
 ]
 
-SMALL = Size(events=10_000, strikes=8, people=60)
-CONTROL = Size(events=5000, strikes=5, people=60)
+SMALL = Size(events=8_000, strikes=8, people=60)
+CONTROL = Size(events=4000, strikes=4, people=60)
 OF_THE_CLUSTER = Size(events=6_000, strikes=6, people=60, seed=4)
 SEED = {"redis": 3, "kafka": 5}
 STOPPED_SECONDS = 8.0

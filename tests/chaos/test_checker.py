@@ -44,6 +44,12 @@ def whole() -> Evidence:
     )
 
 
+def test_what_was_refused_at_first_may_come_late() -> None:
+    late = replace(whole(), logged=swapped(whole().logged), lake=swapped(whole().lake))
+    assert check(late).out_of_order == 1
+    assert check(replace(late, refused=pl.Series(["u1:1"]))).out_of_order == 0
+
+
 def test_where_all_is_well_nothing_is_found() -> None:
     findings = check(whole())
     assert findings.whole

@@ -44,6 +44,8 @@ pytestmark = [
 ]
 
 RECIPE = Recipe("als", {"factors": 8, "iterations": 4})
+QUICK = Recipe("als", {"factors": 32, "iterations": 8, "regularization": 10.0, "alpha": 3.0})
+"""`make bench-scale` and `python -m bench.agreement` have the whole one."""
 PEOPLE, WITHDRAWN = 60, "u03"
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -161,7 +163,8 @@ def test_what_spark_fits_is_as_good(world: World, spark: Any, tmp_path: Path) ->
         data = latest_small(shared)
     lake = Lake(str(tmp_path / "lake"))
     land(data.rows, lake, world.store)
-    found = compare(data, spark_engine(spark, lake, world.domain), lake, world.consents, world.domain)
+    engine = spark_engine(spark, lake, world.domain)
+    found = compare(data, engine, lake, world.consents, world.domain, recipe=QUICK)
     assert found["agree"], found
 
 
@@ -187,11 +190,19 @@ def test_a_part_that_was_published_is_not_published_again(world: World, spark: A
     assert batches_written(world.store) == written + 1
 
 
+def test_it_takes_the_best_als_that_was_found_and_searches_for_none(world: World) -> None:
+    engine = spark_engine(None, world.lake, world.domain)
+    found = [Recipe("ease", {}), Recipe("als", {"factors": 16}), Recipe("als", {"factors": 32})]
+    assert engine.choose(found) == Recipe("als", {"factors": 16})
+    assert engine.choose([Recipe("ease", {})]) == Recipe("als", {})
+
+
 def test_the_job_publishes_a_version_that_nobody_can_tell_from_another(
-    world: World, spark: Any, tmp_path: Path
+    world: World, spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = ModelRegistry(f"sqlite:///{tmp_path / 'registry.db'}", tmp_path / "artifacts", "films")
     engine = spark_engine(spark, world.lake, world.domain)
+    monkeypatch.setattr(engine, "choose", lambda _: RECIPE)
     outcome = Job(
         lake=world.lake,
         consents=world.consents,

@@ -26,13 +26,13 @@ from infra.settings import load_settings
 from training.job import Job
 from training.lock import one_at_a_time
 from training.parts import open_parts
-from training.publish import Publisher
+from training.publish import Lists
 
 def stand_still(*_):
     print("all lists are written", flush=True)
     threading.Event().wait(600)
 
-Publisher._check = stand_still
+Lists._check = stand_still
 settings = load_settings()
 with one_at_a_time(connect(settings.redis_url), seconds=1.0), open_parts(settings) as p:
     Job(
