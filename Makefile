@@ -12,7 +12,7 @@ up: install ## start the platform and keep it up; Ctrl-C stops it
 	$(BIN)/marquee up
 
 test: lint ## lint, then every test; Kafka's are skipped where there is no broker (make kafka)
-	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 install: .venv/installed ## make .venv with the locked dependencies, once (the others call it)
 

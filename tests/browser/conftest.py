@@ -24,9 +24,6 @@ QUIET = [
 ]
 HERE = ("127.0.0.1", "localhost")
 DESK, PHONE = (1360, 860), (360, 740)
-DEADLINE_MS = 30_000
-"""For what is expected of a page: far off, since others use the machine, too."""
-
 SERIOUS = ("serious", "critical")
 PATIENCE_MS = 30_000
 """What is expected of a page may take so long: the machine has other things to do."""
@@ -38,7 +35,6 @@ def chromium(chromium_program: str) -> Iterator[Browser]:
 
     It ends with the module: while Playwright runs, its event loop does, and no other test of the process could run one.
     """
-    expect.set_options(timeout=DEADLINE_MS)
     with sync_playwright() as playwright:
         expect.set_options(timeout=PATIENCE_MS)
         browser = playwright.chromium.launch(executable_path=chromium_program, args=QUIET)

@@ -15,7 +15,10 @@ Serve = Callable[..., str]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Serves one page, and gives its address."""
+    """Serves one page, and gives its address. Ask for it before `browsing`, so that the browser goes first at the end.
+
+    Else a connection that Chromium has just opened is reset by a server that goes, and the console tells of that.
+    """
     servers: list[ThreadingHTTPServer] = []
 
     def page(markup: str, **headers: str) -> str:
@@ -58,7 +61,7 @@ def test_a_page_that_misbehaves_is_seen(chromium: Browser, serve: Serve, markup:
     assert seen in watching.trespasses
 
 
-def test_a_script_that_was_injected_does_not_run_under_our_headers(browsing: Browsing, serve: Serve) -> None:
+def test_a_script_that_was_injected_does_not_run_under_our_headers(serve: Serve, browsing: Browsing) -> None:
     """Nor does a call of another host leave, and text does not become markup."""
     policy = POLICY.format(edges="http://127.0.0.1:1")
     browsing.forgive("Content Security Policy|requires 'Trusted")
@@ -73,6 +76,6 @@ def test_a_script_that_was_injected_does_not_run_under_our_headers(browsing: Bro
     assert not browsing.trespasses
 
 
-def test_a_barrier_is_found(browsing: Browsing, serve: Serve) -> None:
+def test_a_barrier_is_found(serve: Serve, browsing: Browsing) -> None:
     page = browsing.open(serve("<main><h1>t</h1><p style='color:#888;background:#777'>Can you read this?</p></main>"))
     assert [each.partition(":")[0] for each in barriers(page)] == ["color-contrast"]
