@@ -18,7 +18,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +28,8 @@ import sqlalchemy
 
 from bench.own_platform import free_ports
 from infra.embedded import redis_command
+from infra.event_log import open_event_log
+from infra.event_log.port import EventLogUnavailable
 from infra.online_store import OnlineStore, OnlineStoreError, connect
 
 ROOT = Path(__file__).parent.parent
@@ -171,8 +173,19 @@ def kafka_url() -> Iterator[str]:
     require_kafka()
     with tempfile.TemporaryDirectory(prefix="mq-kafka-") as folder:
         server = KafkaServer(Path(folder))
+        _warm_up(server.url)
         yield server.url
         server.stop()
+
+
+def _warm_up(kafka_url: str) -> None:
+    """Append something: the first answer of a broker that was just started takes longer than the log waits for one."""
+    deadline = time.monotonic() + 60
+    while True:
+        with suppress(EventLogUnavailable), closing(open_event_log(kafka_url, "warm-up", 1)) as log:
+            log.append([(b"", b"")])
+            return
+        assert time.monotonic() < deadline, "the broker takes nothing"
 
 
 def require_kafka() -> None:

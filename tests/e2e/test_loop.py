@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 PROCESSES = ("redis", "land", "ingest", "nearline", "train", "serve")
 USERS, ITEMS, ACTS = 600, 400, 60_000
+REAL = ROOT.parent / "shared/data/ml-latest-small"
+"""MovieLens, where it lies beside the checkout."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def test_the_loop_holds_on_redis_streams_and_sqlite_whatever_process_is_killed(m
 def test_the_loop_holds_on_kafka_redis_and_postgresql(
     movielens: Path, tmp_path: Path, kafka_url: str, postgres_url: str, redis_url: str, store: OnlineStore
 ) -> None:
-    """The same demo, the parts chosen by URL alone."""
+    """The same demo, the parts chosen by URL alone; on real ratings where there are any."""
     urls = {
         "MARQUEE_EVENT_LOG": kafka_url,
         "MARQUEE_TOPIC": f"e2e-{uuid4()}",
@@ -64,7 +66,7 @@ def test_the_loop_holds_on_kafka_redis_and_postgresql(
         "MARQUEE_DATABASE": postgres_url,
         "MARQUEE_REGISTRY": postgres_url,
     }
-    demo = start_demo(movielens, tmp_path / "demo", urls)
+    demo = start_demo(REAL if REAL.is_dir() else movielens, tmp_path / "demo", urls)
     check(finish(demo, tmp_path / "demo"))
     assert places_in_postgres(postgres_url, "c0ffee-not-there") == 0
     assert places_in_postgres(postgres_url, "gate.popularity") > 0, "the search finds what is there"
