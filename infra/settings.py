@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infra.origins import ORIGIN, origin_of, parse_origins
-from infra.transport import BadUrl, Transport
+from infra.transport import BadUrl, Transport, is_cluster
 
 SECRETS_FILE = "secrets.env"
 PROCESSES = {
@@ -35,7 +35,9 @@ class Settings(BaseSettings):
 
     # URLs may hold passwords, so they are in no repr.
     redis: str = Field(
-        "", repr=False, description="Online store: redis://, rediss:// (TLS) or unix://. Empty: the embedded one."
+        "",
+        repr=False,
+        description="Online store: redis://, rediss:// (TLS), redis+cluster://host:port,… or unix://. Empty: embedded.",
     )
     event_log: str = Field(
         "",
@@ -151,6 +153,10 @@ class Settings(BaseSettings):
         """URL of the event log."""
         if self.event_log.startswith(("kafka://", "kafkas://")):
             return self._transport.kafka(self.event_log)
+        if is_cluster(self.event_log or self.redis):
+            raise BadUrl(
+                "a Redis Cluster is no event log: what it took is lost with a master. Name Kafka, or one Redis"
+            )
         return self._transport.redis(self.event_log) if self.event_log else self.redis_url
 
     @property

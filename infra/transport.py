@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 REDIS_TLS = {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"}
 """What a Redis URL may say of TLS: whom to trust and who we are, and not how little to verify."""
 
+PLAIN_CLUSTER, TLS_CLUSTER = "redis+cluster", "rediss+cluster"
 HOSTS = ("host", "hostaddr")
 MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
 HANDSHAKE_SECONDS = 2.0
@@ -66,9 +67,13 @@ class Transport(NamedTuple):
             BadUrl: it is on another host without TLS, or is to be verified less.
         """
         parts = urlsplit(url)
-        if parts.scheme == "redis" and not self._plain([parts.hostname or ""]):
-            raise BadUrl(f"Redis on another host is reached by TLS: use rediss://. {_UNLESS}")
-        if parts.scheme != "rediss":
+        secure = parts.scheme.replace("redis", "rediss")
+        hosts = [_host(host) for host in parts.netloc.rpartition("@")[2].split(",")]
+        if parts.scheme in ("redis", PLAIN_CLUSTER) and not self._plain(hosts):
+            raise BadUrl(f"Redis on another host is reached by TLS: use {secure}://. {_UNLESS}")
+        if is_cluster(url):
+            Cluster.of(url)
+        if parts.scheme not in ("rediss", TLS_CLUSTER):
             return url
         query = dict(parse_qsl(parts.query))
         if refused := sorted(name for name in query if name.startswith("ssl_") and name not in REDIS_TLS):
@@ -207,6 +212,55 @@ class Brokers:
             return advice(error) if self.tls else ""
         except OSError:
             return ""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a URL of a Redis Cluster says: redis+cluster://host:port[,host:port], or rediss+cluster://… by TLS.
+
+    Attributes:
+        addresses: host and port of each node that is asked first, of whom one is enough.
+        login: how the client shows who it is, and whom it trusts.
+    """
+
+    addresses: list[tuple[str, int]]
+    login: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, url: str) -> "Cluster":
+        """Take a URL apart.
+
+        Raises:
+            BadUrl: it says something that is not known here.
+        """
+        parts = urlsplit(url)
+        login, _, addresses = parts.netloc.rpartition("@")
+        nodes = [address.rpartition(":") for address in addresses.split(",")]
+        if not all(host and port.isdecimal() for host, _, port in nodes):
+            raise BadUrl("every node of a cluster is named as host:port, parted by commas")
+        if parts.path.strip("/"):
+            raise BadUrl("a cluster has no databases: leave what is behind the hosts out")
+        user, _, password = login.partition(":")
+        options = {"username": unquote(user) or None, "password": unquote(password) or None}
+        tls = {"ssl": True, **dict(parse_qsl(parts.query))} if parts.scheme == TLS_CLUSTER else {}
+        return cls([(host, int(port)) for host, _, port in nodes], {**options, **tls})
+
+    def options(self, timeout: float) -> dict[str, Any]:
+        """The arguments of redis-py's client, sync or not."""
+        times = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+        return {**self.login, **times, "protocol": 3, "require_full_coverage": False, "reinitialize_steps": 1}
+
+    def node(self, host: str, port: int) -> str:
+        """URL of one of its nodes."""
+        user, password = (quote(self.login[name] or "", safe="") for name in ("username", "password"))
+        tls = urlencode({name: value for name, value in self.login.items() if name.startswith("ssl_")})
+        login = f"{user}:{password}@" if user or password else ""
+        return f"{'rediss' if self.login.get('ssl') else 'redis'}://{login}{host}:{port}{'?' if tls else ''}{tls}"
+
+
+def is_cluster(url: str) -> bool:
+    """Whether it is the URL of a Redis Cluster."""
+    return url.startswith((f"{PLAIN_CLUSTER}://", f"{TLS_CLUSTER}://"))
 
 
 def reason(error: BaseException) -> str:

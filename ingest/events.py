@@ -334,7 +334,7 @@ def now() -> datetime:
 
 # --- the consent projection ------------------------------------------------------------------------------------------
 
-CONSENT_HEAD = "consent:head"
+CONSENT_HEAD = "{consent}:head"
 """Redis key (string, no TTL; writer: ingest): number of the ledger's last receipt in the projection. Missing: the
 projection is not to be trusted."""
 
@@ -350,7 +350,7 @@ def subject(user_id: str, secret: str) -> str:
 
 def consent_key(subject: str) -> str:
     """Redis key of a consent (string, no TTL; writer: ingest; readers: the gate, lander, publish, nearline)."""
-    return f"consent:{subject}"
+    return f"{{consent}}:{subject}"
 
 
 class Consent(NamedTuple):
@@ -391,7 +391,7 @@ class Consent(NamedTuple):
         return cls(granted, revoked, frozenset(purposes))
 
 
-ERASURES = "consent:erasures"
+ERASURES = "{consent}:erasures"
 """Redis key (string, no TTL; writer: ingest; reader: training): `Erasures`. It names no person."""
 
 

@@ -17,7 +17,7 @@ from ingest.consent import Consents
 from ingest.events import ConsentUnavailable
 from ingest.messages import ReceiptMessage
 
-HISTORY_KEY = "history:{user_id}"
+HISTORY_KEY = "{{histories}}:of:{user_id}"
 """As `training.bundle.history_key` has it: JSON, a list of [ms since 1970, weight, item_id]. Nearline writes it."""
 
 LINES_AT_ONCE = 500

@@ -14,19 +14,19 @@ from typing import cast
 import orjson
 
 from infra.database import Head, Ledger, Receipt
-from infra.online_store import OnlineStore, OnlineStoreError
+from infra.online_store import OnlineStore, OnlineStoreError, on_a_replica, script
 from infra.transport import reason
 from ingest.events import CONSENT_HEAD, ERASURES, Consent, ConsentUnavailable, Erasures, consent_key
 
-REBUILDING = "consent:rebuilding"
+REBUILDING = "{consent}:rebuilding"
 """Redis key (string, no TTL; writer and reader: ingest): there while the projection is written anew. If it goes away
 meanwhile, so did what was written."""
 
-STRANDED = "consent:stranded"
+STRANDED = "{consent}:stranded"
 """Redis key (string, no TTL; writer and reader: ingest): the head that the projection had when the ledger was found to
 end before it."""
 
-WITNESS = "consent:witness"
+WITNESS = "{consent}:witness"
 """Redis key (string, no TTL; writer: ingest; reader: `marquee verify-ledger`): number and hash of the last receipt that
 was folded in, so that a ledger that was cut off or put back can be told from one that never was longer."""
 
@@ -85,22 +85,31 @@ class ProjectionWriter:
     def __init__(self, ledger: Ledger, store: OnlineStore) -> None:
         self._ledger = ledger
         self._store = store
-        self._fold = store.register_script(_FOLD)
-        self._raise_head = store.register_script(_RAISE_HEAD)
+        self._fold = script(store, _FOLD)
+        self._raise_head = script(store, _RAISE_HEAD)
 
     def apply(self, receipts: Sequence[Receipt]) -> None:
         """Fold receipts into the values of their people. The head stays where it is: `catch_up` raises it.
 
+        What was taken back is on a replica, too, when this returns: a master that is lost would allow it again.
+
         Raises:
-            ConsentUnavailable: Redis does not answer.
+            ConsentUnavailable: Redis does not answer, or no replica does.
         """
+        if any(receipt.action != "grant" for receipt in receipts):
+            with _answering():
+                on_a_replica(self._store, CONSENT_HEAD, lambda master: self._fold_in(receipts, master))
+        else:
+            with _answering():
+                self._fold_in(receipts, self._store)
+
+    def _fold_in(self, receipts: Sequence[Receipt], client: OnlineStore) -> None:
         steps = [_consent_of(receipt) for receipt in receipts]
         arguments = [word for s in steps for word in (s.granted, s.revoked, orjson.dumps(sorted(s.purposes)))]
         if receipts:
             last = max(receipts, key=lambda receipt: receipt.number)
             keys = [*(consent_key(receipt.subject) for receipt in receipts), WITNESS]
-            with _answering():
-                self._fold(keys=keys, args=[*arguments, last.number, last.hash])
+            self._fold(keys=keys, args=[*arguments, last.number, last.hash], client=client)
 
     def catch_up(self) -> int:
         """Bring the projection up to the ledger: the receipts above its head, or all of them when the head is missing.
@@ -157,7 +166,7 @@ class ProjectionWriter:
         receipts = self._ledger.receipts_after(number)
         last = number
         while chunk := list(islice(receipts, CHUNK)):
-            self.apply(chunk)
+            self._fold_in(chunk, self._store)  # The head comes after it, on every replica.
             last = chunk[-1].number
         if not self._raise_head(keys=[guard, CONSENT_HEAD], args=[expected, last]):
             raise ConsentUnavailable("the projection changed while the ledger was written into it; it is tried again")
@@ -168,7 +177,7 @@ class ProjectionWriter:
             self._store.rename(CONSENT_HEAD, STRANDED)
         raise LedgerBehind(
             f"The consent ledger ends at receipt {end}, but later ones were given. Nothing is collected until it is "
-            f"restored. If it is right as it is, delete the Redis keys `consent:*` to start from it."
+            f"restored. If it is right as it is, delete the Redis keys `{{consent}}:*` to start from it."
         )
 
     def _values(self, *keys: str) -> list[bytes | None]:

@@ -17,7 +17,7 @@ import structlog
 
 from infra.key_file import Quota
 from infra.keys import Caller
-from infra.online_store import OnlineStore, OnlineStoreError
+from infra.online_store import OnlineStore, OnlineStoreError, script
 from ingest.collector import Collector, Verdict
 from ingest.events import MAX_ID_BYTES, ConsentUnavailable, subject
 
@@ -64,7 +64,7 @@ class Quotas:
     """
 
     def __init__(self, store: OnlineStore, secret: str) -> None:
-        self._take = store.register_script(TAKE)
+        self._take = script(store, TAKE)
         self._secret = secret
 
     def take(self, caller: Caller, events: int) -> None:

@@ -8,6 +8,7 @@ withdraws or is erased once more, on the road that every stage knows; it is on r
 Nobody is touched of whom the ledger has no word: with another secret, everybody would be a stranger.
 """
 
+import re
 import threading
 import uuid
 from collections.abc import Collection, Iterable, Iterator
@@ -27,9 +28,10 @@ SOURCE = "found again"
 AT_ONCE = 1000
 AFTER_SECONDS = 30.0
 EVERY_SECONDS = 3600.0
-NAMED = ("history:{user_id}", "list:{version}:{user_id}", "live:{version}:{user_id}")
+PATTERNS = ("{histories}:of:*", "list:*", "live:*")
+NAMED = re.compile(r"\{histories\}:of:(?P<history>.*)|(?:list|live):\d+:\{(?P<list>.*)\}", re.DOTALL)
 """Keys of the online store that name a person, as `training.bundle` has them."""
-HISTORIES = "histories"
+HISTORIES = "{histories}:written"
 """Its set of those who have a history."""
 
 
@@ -60,7 +62,7 @@ class Reconciliation:
             try:
                 self.run()
                 wait = EVERY_SECONDS
-            except (LakeError, EventLogError, LedgerUnavailable, ConsentUnavailable, OnlineStoreError) as error:
+            except (LakeError, EventLogError, LedgerUnavailable, ConsentUnavailable, *OnlineStoreError) as error:
                 structlog.get_logger(__name__).warning("not reconciled", error=type(error).__name__)
                 wait = AFTER_SECONDS
 
@@ -116,10 +118,10 @@ class Reconciliation:
         return {_text(key): (key, Position(partition, offset + 1)) for key, partition, offset in last}
 
     def _in_store(self) -> Iterator[str]:
-        for pattern in NAMED:
-            parts = pattern.count(":")
-            for key in self._store.scan_iter(pattern.format(user_id="*", version="*"), count=AT_ONCE):
-                yield _text(key).split(":", parts)[parts]
+        for pattern in PATTERNS:
+            for key in self._store.scan_iter(pattern, count=AT_ONCE):
+                if named := NAMED.fullmatch(_text(key)):
+                    yield named["history"] if named["list"] is None else named["list"]
         for name, _ in self._store.zscan_iter(HISTORIES, count=AT_ONCE):
             yield _text(name)
 

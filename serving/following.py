@@ -1,7 +1,7 @@
 """The versions whose live lists nearline writes: the one that is served, and the next one while it is published.
 
 The lists that training publishes know nothing of what came after the snapshot's watermark. So a version's live lists
-are written from there on, and `caught-up:{version}` tells the publisher of which partitions they stand.
+are written from there on, and `{version}:caught-up:{n}` tells the publisher of which partitions they stand.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -42,8 +42,8 @@ class Following:
         """Take over what the pointers name. A version that cannot be read changes nothing.
 
         Args:
-            current: value of `version:current`; None: whatever is in use stays.
-            coming: value of `version:next`.
+            current: value of `{version}:current`; None: whatever is in use stays.
+            coming: value of `{version}:next`.
             done: partition → offset up to which the group has folded its events into histories.
         """
         if current is not None and not _is(self._current, current) and (found := self._find(current)):

@@ -6,6 +6,7 @@ order or by two members at a time. The set `histories` says whose votes are coun
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -163,16 +164,27 @@ class Histories:
             taken.update((p, votes.of(known.histories[p], -1) if known.written[p] is not None else []) for p in going)
             transaction.multi()
             for person in going:
-                transaction.delete(history_key(person), *(live_key(version, person) for version in versions))
+                transaction.delete(history_key(person))
             if going:
                 transaction.zrem(WRITTEN, *going)
                 self._queue_votes(transaction, known, [vote for some in taken.values() for vote in some])
 
         deleted = cast("list[int]", self._store.transaction(work, *_watched(people)))
-        return {person: len(some) + count for (person, some), count in zip(taken.items(), deleted, strict=False)}
+        lists = self._unlink_live(list(taken), versions)
+        return {p: len(some) + count + lists[p] for (p, some), count in zip(taken.items(), deleted, strict=False)}
+
+    def _unlink_live(self, people: Sequence[str], versions: Collection[int]) -> dict[str, int]:
+        """user_id → live lists that were deleted."""
+        unlinks = self._store.pipeline(transaction=False)
+        for person in people:
+            for version in versions:
+                unlinks.unlink(live_key(version, person))
+        done = iter(cast("list[int]", unlinks.execute()))
+        return {person: sum(islice(done, len(versions))) for person in people}
 
     def _read(self, reads: Any, people: Sequence[str]) -> _Known:
-        landmarks, *values = reads.mget([LANDMARKS, *map(history_key, people)])
+        # A cluster's client has no `mget` in a transaction, though the store has.
+        landmarks, *values = reads.execute_command("MGET", LANDMARKS, *map(history_key, people))
         histories = {person: self._decode(value) for person, value in zip(people, values, strict=True)}
         written = dict(zip(people, reads.zmscore(WRITTEN, list(people)), strict=True))
         found: dict[str, list[float]] = {} if landmarks is None else orjson.loads(landmarks)

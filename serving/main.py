@@ -4,13 +4,14 @@ from infra.access import open_access
 from infra.event_log import open_event_log
 from infra.key_file import KeysError
 from infra.limited_http import run_edge
-from infra.online_store import connect, connect_async
+from infra.online_store import connect
 from infra.process import allow_open_files, stop_event
 from infra.settings import Settings, load_settings
 from infra.telemetry import configure_logs, new_registry, serve_metrics
 from ingest.events import ConsentProjection, Domain, read_domain
 from serving.api import ServingApp, create_app
 from serving.catalogue_watch import CatalogueWatch
+from serving.cluster_lists import open_list_reader
 from serving.direct_http import DirectHttp
 from serving.folding import Folding
 from serving.following import Following
@@ -26,7 +27,6 @@ from serving.recommendations import RecommendationsApp
 from serving.services import Services
 from serving.similar import SimilarItems
 from serving.static_list import StaticList
-from serving.stored_lists import ListReader
 from serving.versions import Versions
 
 BUNDLE_TIMEOUT_SECONDS = 10.0
@@ -55,7 +55,7 @@ def build_app(settings: Settings) -> ServingApp:
     domain = read_domain(settings.domain)
     static = StaticList(settings.data / "serving/static.json")
     watch = CatalogueWatch(connect(settings.redis_url, BUNDLE_TIMEOUT_SECONDS), registry, domain.items, static)
-    lists = ListReader(connect_async(settings.redis_url, None), metrics)
+    lists = open_list_reader(settings.redis_url, metrics)
     ids = RecommendationIds(settings.signing_secret)
     access = open_access(settings)
     services = Services(watch, lists, ids, domain, metrics, registry, ModelWork(), SimilarItems())

@@ -8,6 +8,7 @@ lists know nothing of what came after. A store that lost its data is rebuilt: se
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import structlog
 
@@ -80,7 +81,7 @@ class Nearline:
             try:
                 self.step()
                 wait = 0.1
-            except (EventLogUnavailable, OnlineStoreError, ConsentUnavailable) as error:
+            except (EventLogUnavailable, ConsentUnavailable, *OnlineStoreError) as error:
                 # What the store's client says may quote what was stored; the others' words are ours.
                 why = reason(error) if isinstance(error, OnlineStoreError) else str(error)
                 self._log.warning("nearline_waits", error=type(error).__name__, reason=why, seconds=wait)
@@ -161,11 +162,8 @@ class Nearline:
 
     def _look(self) -> tuple[Mapping[bytes, bytes], int]:
         """Look at the versions, and at what is complete; returns that, and the number of people restored."""
-        reads = self._store.pipeline(transaction=True)
-        reads.get(CURRENT)
-        reads.get(NEXT)
-        reads.hgetall(COMPLETE)
-        current, coming, complete = reads.execute()
+        current, coming = cast("list[bytes | None]", self._store.mget(CURRENT, NEXT))
+        complete = cast("dict[bytes, bytes]", self._store.hgetall(COMPLETE))
         self._following.follow(current, coming, self._done)
         self._go_back({p: start for p in self._next if (start := self._start(p)) < self._next[p]})
         return self._rebuilding.step(complete)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from serving.fallback import StoredLists
-from serving.stored_lists import ListReader
+from serving.stored_lists import ReadsLists
 from training.bundle import History, decode_history, history_key, list_key, live_key
 
 
@@ -21,7 +21,7 @@ class Person(NamedTuple):
     corrupt: int
 
 
-async def read_person(lists: ListReader, version: int, user_id: str) -> Person:
+async def read_person(lists: ReadsLists, version: int, user_id: str) -> Person:
     """A person's lists of one version and their history. It fails soft, as lists do.
 
     Args:

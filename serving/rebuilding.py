@@ -1,7 +1,7 @@
 """A store that has lost its data: one member rebuilds the histories, then every partition is read again from there on.
 
-`histories:complete` is the store's own word that nothing is missing: a hash whose field `lake` holds the offsets up to
-which the histories were rebuilt from the lake, and which has a field for each partition that was taken back to them.
+`{histories}:complete` is the store's own word that nothing is missing: a hash whose field `lake` holds the offsets up
+to which the histories were rebuilt from the lake, and which has a field for each partition that was taken back to them.
 A store that lost its data has lost the word too. What the lake tells is the same whoever adds it, and when: folding
 goes on meanwhile.
 """
@@ -33,7 +33,7 @@ def from_the_log_alone() -> Generator[int, None, dict[int, int]]:
     """Nothing is restored: every partition is read from its beginning."""
     structlog.get_logger().warning(
         "no lake here: histories are made of what the log holds, and a store that lost its data stays without the "
-        "rest; to rebuild it install marquee[lake], set MARQUEE_LAKE and delete the key histories:complete"
+        "rest; to rebuild it install marquee[lake], set MARQUEE_LAKE and delete the key {histories}:complete"
     )
     yield from ()
     return {}
@@ -59,7 +59,7 @@ class Rebuilding:
         """Restore some people's histories, unless all are there or another member does it.
 
         Args:
-            complete: `histories:complete`.
+            complete: `{histories}:complete`.
 
         Returns:
             The same as it is afterwards, and the number of people restored.

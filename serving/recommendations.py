@@ -21,7 +21,7 @@ from serving.filters import Wanted, parse
 from serving.lineage import RecommendationIds
 from serving.metrics import RecommendationMetrics
 from serving.overload import Overloaded, TurningAway
-from serving.stored_lists import ListReader
+from serving.stored_lists import ReadsLists
 
 PATH = "/v1/users/{user_id}/recommendations"
 LABELS = {tier: tier.label.encode() for tier in Tier}
@@ -59,7 +59,7 @@ class RecommendationsApp:
     def __init__(
         self,
         watch: CatalogueWatch,
-        lists: ListReader,
+        lists: ReadsLists,
         ids: RecommendationIds,
         metrics: RecommendationMetrics,
         access: Access,

@@ -11,7 +11,7 @@ from serving.lineage import RecommendationIds
 from serving.metrics import RecommendationMetrics
 from serving.model_work import ModelWork
 from serving.similar import SimilarItems
-from serving.stored_lists import ListReader
+from serving.stored_lists import ReadsLists
 
 
 class Services(NamedTuple):
@@ -29,7 +29,7 @@ class Services(NamedTuple):
     """
 
     watch: CatalogueWatch
-    lists: ListReader
+    lists: ReadsLists
     ids: RecommendationIds
     domain: Domain
     metrics: RecommendationMetrics

@@ -1,16 +1,16 @@
 """Reads people's stored lists: many requests, one read at a time, and none that waits for a store that is down."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, cast
 
 import structlog
 
-from infra.online_store import AsyncOnlineStore, KeyReader, packed_key
+from infra.online_store import AsyncOnlineStore, KeyReader, packed_key, slot_of
 from serving.fallback import StoredLists
 from serving.metrics import RecommendationMetrics
 from serving.patience import patience
-from training.bundle import CURRENT, list_key, live_key
+from training.bundle import list_key, live_key
 
 TIMEOUT_SECONDS = 0.05
 PROBE_SECONDS = 0.25
@@ -19,6 +19,23 @@ MOST_AT_ONCE = 256
 
 _Waiting = tuple[bytes, "asyncio.Future[StoredLists | None]"]
 """Packed keys of the live and the published list, and who waits for them."""
+
+
+class ReadsLists(Protocol):
+    """What serving asks of the online store: see `ListReader`."""
+
+    def ask(self, version: int, user_id: bytes) -> "asyncio.Future[StoredLists | None] | None":
+        """A person's lists of one version."""
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for the next read."""
+
+    async def values(self, keys: Sequence[str]) -> list[bytes | None] | None:
+        """What stands under other keys."""
+
+    async def close(self) -> None:
+        """Give back what was opened."""
 
 
 class ListReader:
@@ -31,20 +48,25 @@ class ListReader:
         store: a client of its own, without a time-out. Belongs to one event loop.
         metrics: where failures are counted.
         timeout: seconds that a read may take.
+        reader: what reads from the store; None: a `KeyReader`.
     """
 
     def __init__(
-        self, store: AsyncOnlineStore, metrics: RecommendationMetrics, timeout: float = TIMEOUT_SECONDS
+        self,
+        store: AsyncOnlineStore,
+        metrics: RecommendationMetrics,
+        timeout: float = TIMEOUT_SECONDS,
+        reader: KeyReader | None = None,
     ) -> None:
         self._store = store
-        self._reader = KeyReader(store)
-        self._keys = _Keys()
+        self._reader = reader or KeyReader(store)
+        self._values = Values(store.mget, metrics, timeout)
+        self._keys = ListKeys()
         self._metrics = metrics
         self._timeout = timeout
         self._waiting: list[_Waiting] = []
         self._reading: asyncio.Task[None] | None = None
         self._probing: asyncio.Task[None] | None = None
-        self._values_due = 0.0
         self._log = structlog.get_logger()
 
     def ask(self, version: int, user_id: bytes) -> "asyncio.Future[StoredLists | None] | None":
@@ -56,10 +78,14 @@ class ListReader:
             version: of the lists.
             user_id: in UTF-8.
         """
+        return self.ask_for(self._keys.of(version, user_id))
+
+    def ask_for(self, keys: bytes) -> "asyncio.Future[StoredLists | None] | None":
+        """The same, of packed keys: see `ListKeys`."""
         if self._probing is not None:
             return None
         answer: asyncio.Future[StoredLists | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((self._keys.of(version, user_id), answer))
+        self._waiting.append((keys, answer))
         if self._reading is None:
             self._reading = asyncio.create_task(self._read_all())
         return answer
@@ -69,23 +95,17 @@ class ListReader:
         """How many wait for the next read."""
         return len(self._waiting)
 
+    @property
+    def down(self) -> bool:
+        """Whether the store does not answer now."""
+        return self._probing is not None
+
     async def values(self, keys: Sequence[str]) -> list[bytes | None] | None:
         """What stands under other keys, in a read of its own; None when the store does not answer.
 
         A failure is not held against the lists: those who ask here have more to do, and may be late by themselves.
         """
-        loop = asyncio.get_running_loop()
-        if self._probing is not None or loop.time() < self._values_due:
-            return None
-        try:
-            async with patience(self._timeout):
-                return cast("list[bytes | None]", await self._store.mget(keys))
-        except Exception as error:  # whatever it is, the request is answered
-            self._metrics.store_errors[type(error).__name__] += 1
-            if loop.time() >= self._values_due:
-                self._log.warning("values_unreadable", error=type(error).__name__, served="from memory")
-            self._values_due = loop.time() + PROBE_SECONDS
-            return None
+        return None if self.down else await self._values.read(keys)
 
     async def close(self) -> None:
         """Stop what runs in the background and give back the connection."""
@@ -131,7 +151,7 @@ class ListReader:
         while True:
             try:
                 async with patience(self._timeout):
-                    await self._store.mget([CURRENT])
+                    await self._reader.ping()
                 break
             except Exception:
                 await asyncio.sleep(PROBE_SECONDS)
@@ -145,16 +165,65 @@ class ListReader:
                 answer.set_result(None)
 
 
-class _Keys:
-    """Packed keys; what they begin with is made once a version."""
+class Values:
+    """Reads other keys than lists, and asks nobody for a while who did not answer.
+
+    Args:
+        read: the values of these keys.
+        metrics: where failures are counted.
+        timeout: seconds that a read may take.
+    """
+
+    def __init__(
+        self, read: Callable[[Sequence[str]], Awaitable[object]], metrics: RecommendationMetrics, timeout: float
+    ) -> None:
+        self._read = read
+        self._metrics = metrics
+        self._timeout = timeout
+        self._due = 0.0
+        self._log = structlog.get_logger()
+
+    async def read(self, keys: Sequence[str]) -> list[bytes | None] | None:
+        """The values of these keys; None when the store does not answer."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._due:
+            return None
+        try:
+            async with patience(self._timeout):
+                return cast("list[bytes | None]", await self._read(keys))
+        except Exception as error:  # whatever it is, the request is answered
+            self._metrics.store_errors[type(error).__name__] += 1
+            if loop.time() >= self._due:
+                self._log.warning("values_unreadable", error=type(error).__name__, served="from memory")
+            self._due = loop.time() + PROBE_SECONDS
+            return None
+
+
+class ListKeys:
+    """Packed keys of a person's lists; what is the same of everybody is made once a version."""
 
     def __init__(self) -> None:
         self._version = -1
-        self._live = self._personal = b""
+        self._live = self._personal = self._end = b""
 
     def of(self, version: int, user_id: bytes) -> bytes:
         """Those of a person's live and published list."""
+        self._begin(version)
+        last = user_id + self._end
+        return packed_key(self._live + last) + packed_key(self._personal + last)
+
+    def slot(self, version: int, user_id: bytes) -> int:
+        """The slot of a cluster that both are in."""
+        self._begin(version)
+        return slot_of(self._personal + user_id + self._end)
+
+    def _begin(self, version: int) -> None:
         if version != self._version:
-            self._live, self._personal = live_key(version, "").encode(), list_key(version, "").encode()
+            self._live, self._end = _around(live_key(version, "*"))
+            self._personal, _ = _around(list_key(version, "*"))
             self._version = version
-        return packed_key(self._live + user_id) + packed_key(self._personal + user_id)
+
+
+def _around(key: str) -> tuple[bytes, bytes]:
+    before, _, after = key.encode().partition(b"*")
+    return before, after

@@ -1,4 +1,4 @@
-"""Takes over the version that `version:current` names; what cannot be taken over is refused, and the old one stays."""
+"""Takes over the version that `{version}:current` names; what cannot be is refused, and the old one stays."""
 
 import time
 from typing import NamedTuple, cast
@@ -40,14 +40,14 @@ class Versions:
         """The version that `pointer` names, when it is another than `current` and whole.
 
         Args:
-            pointer: value of `version:current`; None: whatever is in use stays.
+            pointer: value of `{version}:current`; None: whatever is in use stays.
             current: version in use, 0 for none.
 
         Raises:
             infra.online_store.OnlineStoreError: the store does not answer.
         """
         if pointer is None and current and not self._refused_lately(b""):
-            self._refuse(b"", "version:current is gone: publish or roll back")
+            self._refuse(b"", "{version}:current is gone: publish or roll back")
         if pointer is None or pointer == b"%d" % current:
             return None
         if published := self.read(pointer):
@@ -76,7 +76,7 @@ class Versions:
 
     def _read(self, pointer: bytes) -> Published:
         if not pointer.isdigit():
-            raise BundleError("version:current is no number: publish again")
+            raise BundleError("{version}:current is no number: publish again")
         version = int(pointer)
         if version > LARGEST_VERSION:
             raise BundleError(f"version {version} is beyond {LARGEST_VERSION}: publish under a smaller number")

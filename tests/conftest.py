@@ -31,6 +31,8 @@ from infra.embedded import redis_command
 from infra.event_log import open_event_log
 from infra.event_log.port import EventLogUnavailable
 from infra.online_store import OnlineStore, OnlineStoreError, connect
+from infra.transport import is_cluster
+from tests.redis_cluster import running_cluster
 
 ROOT = Path(__file__).parent.parent
 KAFKA = ROOT / "infra/deploy/kafka/kafka.sh"
@@ -75,10 +77,26 @@ def own_redis() -> Iterator[RedisServer]:
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """URL of an embedded Redis. Shared by the session: see `store`."""
+    if os.environ.get("MARQUEE_TEST_REDIS") == "cluster":
+        with running_cluster() as cluster:
+            yield cluster.url
+        return
     with tempfile.TemporaryDirectory(prefix="mq-") as folder:
         server = RedisServer(Path(folder))
         yield server.url
         server.kill(signal.SIGTERM)
+
+
+@pytest.fixture
+def log_url(redis_url: str) -> Iterator[str]:
+    """URL of the event log on Redis: the same one, or one of its own where that is a cluster."""
+    if not is_cluster(redis_url):
+        yield redis_url
+        return
+    with tempfile.TemporaryDirectory(prefix="mq-") as folder:
+        server = RedisServer(Path(folder))
+        yield server.url
+        server.kill()
 
 
 @pytest.fixture

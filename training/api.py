@@ -67,7 +67,7 @@ TAGS = [
     {"name": "operation", "description": "Probes and metrics; they need no key."},
 ]
 OUTAGES: dict[type[Exception], tuple[str, str]] = {
-    OnlineStoreError: ("store_unavailable", "The online store does not answer."),
+    **dict.fromkeys(OnlineStoreError, ("store_unavailable", "The online store does not answer.")),
     ModelRegistryError: ("registry_unavailable", "The model registry does not answer."),
     LakeError: ("lake_unavailable", "The lake does not answer."),
     ConsentUnavailable: ("consent_unavailable", "Nobody can tell now what people allow, so nothing is published."),

@@ -5,31 +5,36 @@ same function makes the lists that are published, the live lists of nearline, th
 
 Redis keys, each with its type, lifetime, one writer and readers:
 
-| key                     | type   | lifetime | writer   | readers           | holds                                   |
-|-------------------------|--------|----------|----------|-------------------|-----------------------------------------|
-| `version:current`       | string | none     | publish  | serving, nearline | number of the version that is served    |
-| `version:kept`          | set    | none     | publish  | publish, schedule | versions that may have keys below       |
-| `version:next`          | string | an hour  | publish  | nearline          | number of the version being published   |
-| `caught-up:{version}`   | hash   | an hour  | nearline | publish           | partition → 1: its live lists are there |
-| `nearline:alive`        | string | seconds  | nearline | publish           | somebody will catch up                  |
-| `manifest:{version}`    | string | none     | publish  | serving           | the manifest, for the lineage of a list |
-| `bundle:{version}`      | string | lists'   | publish  | serving, nearline | the bundle, as `Bundle.dump` made it    |
-| `list:{version}:{user}` | string | lists'   | publish  | serving           | the person's list: `encode_list`        |
-| `live:{version}:{user}` | string | lists'   | nearline | serving           | the same, with the newest events in it  |
-| `history:{user}`        | string | history's| nearline | nearline, serving | the person's history: `encode_history`  |
-| `hidden`                | set    | none     | nearline | serving           | item ids that must not be shown         |
-| `expiring`              | hash   | none     | nearline | serving           | item id → ms since 1970 when it leaves  |
-| `popular`, `trending`   | zset   | none     | nearline | serving           | item id → votes, time-decayed           |
-| `landmarks`             | hash   | none     | nearline | nearline          | what a vote's weight is counted from    |
-| `histories`             | zset   | none     | nearline | nearline          | user → when the history was written     |
-| `histories:complete`    | hash   | none     | nearline | nearline          | what a lost store was rebuilt from      |
-| `histories:rebuilding`  | string | a minute | nearline | nearline          | somebody rebuilds them                  |
-| `training:lock`         | string | a minute | the job  | the job           | who is training now                     |
-| `training:attempts`     | string | none     | schedule | schedule          | runs begun since one came to its end    |
-| `training:run`          | string | 30 s     | the job  | operator's edge   | where a run stands, as JSON             |
-| `training:last`         | string | none     | the job  | operator's edge   | how the last run ended, as JSON         |
-| `training:asked`        | string | a minute | operator | schedule          | an operator wants a run                 |
-| `training:schedule`     | string | 15 s     | schedule | operator's edge   | somebody would take that up             |
+| key                       | type   | lifetime | writer   | readers           | holds                                |
+|---------------------------|--------|----------|----------|-------------------|--------------------------------------|
+| `{version}:current`       | string | none     | publish  | serving, nearline | the version that is served           |
+| `{version}:kept`          | set    | none     | publish  | publish, schedule | versions that may have keys          |
+| `{version}:next`          | string | 1 h      | publish  | nearline          | the version being published          |
+| `{version}:caught-up:{n}` | hash   | 1 h      | nearline | publish           | partition → 1: n's live lists stand  |
+| `{version}:nearline`      | string | 10 s     | nearline | publish           | somebody will catch up               |
+| `manifest:{n}`            | string | none     | publish  | serving           | the manifest, for lineage            |
+| `bundle:{n}`              | string | lists'   | publish  | serving, nearline | the bundle, as `Bundle.dump` made it |
+| `list:{n}:{user}`         | string | lists'   | publish  | serving           | the person's list: `encode_list`     |
+| `live:{n}:{user}`         | string | lists'   | nearline | serving           | the same, with the newest events     |
+| `{histories}:of:{user}`   | string | its      | nearline | nearline, serving | the history: `encode_history`        |
+| `{histories}:popular`     | zset   | none     | nearline | serving           | item id → votes, time-decayed        |
+| `{histories}:trending`    | zset   | none     | nearline | serving           | the same, with a shorter half-life   |
+| `{histories}:landmarks`   | string | none     | nearline | nearline          | what a vote's weight is from         |
+| `{histories}:written`     | zset   | none     | nearline | nearline          | user → when the history was written  |
+| `{histories}:complete`    | hash   | none     | nearline | nearline          | what a lost store was rebuilt from   |
+| `{histories}:rebuilding`  | string | 1 min    | nearline | nearline          | somebody rebuilds them               |
+| `{items}:hidden`          | set    | none     | nearline | serving           | item ids that must not be shown      |
+| `{items}:expiring`        | hash   | none     | nearline | serving           | item id → ms since 1970 it leaves at |
+| `{training}:lock`         | string | 1 min    | the job  | the job           | who is training now                  |
+| `{training}:attempts`     | string | none     | schedule | schedule          | runs begun since one ended           |
+| `{training}:run`          | string | 30 s     | the job  | operator's API    | where a run stands, as JSON          |
+| `{training}:last`         | string | none     | the job  | operator's API    | how the last run ended               |
+| `{training}:asked`        | string | 1 min    | operator | schedule          | an operator wants a run              |
+| `{training}:schedule`     | string | 15 s     | schedule | operator's API    | somebody would take that up          |
+
+The words in braces stand in the keys with their braces, and around the person of a list they do, too: what is between
+a key's first braces decides on which master of a Redis Cluster it lives. So what changes together is together, and so
+are a person's lists. `n` is the number of a version; "its" lifetime is a setting, as the lists' is.
 
 The operator's edge also reads which version is served and which bundles stand, a person's history, and how much room
 lists and histories take.
@@ -52,24 +57,24 @@ from scipy import sparse
 
 from training.recency import UNWEIGHTED, Histories, Recency
 
-CURRENT = "version:current"
-KEPT = "version:kept"
-NEXT = "version:next"
-ALIVE = "nearline:alive"
-HIDDEN = "hidden"
-EXPIRING = "expiring"
-POPULAR = "popular"
-TRENDING = "trending"
-LANDMARKS = "landmarks"
-WRITTEN = "histories"
-COMPLETE = "histories:complete"
-REBUILDING = "histories:rebuilding"
-LOCK = "training:lock"
-ATTEMPTS = "training:attempts"
-RUN = "training:run"
-LAST = "training:last"
-ASKED = "training:asked"
-SCHEDULE = "training:schedule"
+CURRENT = "{version}:current"
+KEPT = "{version}:kept"
+NEXT = "{version}:next"
+ALIVE = "{version}:nearline"
+HIDDEN = "{items}:hidden"
+EXPIRING = "{items}:expiring"
+POPULAR = "{histories}:popular"
+TRENDING = "{histories}:trending"
+LANDMARKS = "{histories}:landmarks"
+WRITTEN = "{histories}:written"
+COMPLETE = "{histories}:complete"
+REBUILDING = "{histories}:rebuilding"
+LOCK = "{training}:lock"
+ATTEMPTS = "{training}:attempts"
+RUN = "{training}:run"
+LAST = "{training}:last"
+ASKED = "{training}:asked"
+SCHEDULE = "{training}:schedule"
 FORMAT = 2
 
 Indices = npt.NDArray[np.int32]
@@ -92,7 +97,7 @@ def manifest_key(version: int) -> str:
 
 def caught_up_key(version: int) -> str:
     """Redis key of the partitions whose newest events are in a version's live lists."""
-    return f"caught-up:{version}"
+    return f"{{version}}:caught-up:{version}"
 
 
 def published_parts_key(version: int) -> str:
@@ -102,17 +107,17 @@ def published_parts_key(version: int) -> str:
 
 def list_key(version: int, user_id: str) -> str:
     """Redis key of a person's published list."""
-    return f"list:{version}:{user_id}"
+    return f"list:{version}:{{{user_id}}}"
 
 
 def live_key(version: int, user_id: str) -> str:
     """Redis key of a person's live list."""
-    return f"live:{version}:{user_id}"
+    return f"live:{version}:{{{user_id}}}"
 
 
 def history_key(user_id: str) -> str:
     """Redis key of a person's history."""
-    return f"history:{user_id}"
+    return f"{{histories}}:of:{user_id}"
 
 
 def encode_list(item_indices: npt.NDArray[np.integer]) -> bytes:

@@ -1,10 +1,10 @@
 """From the version that is served to the next one, in two steps.
 
-1. `version:next` is set. Nearline writes live lists of that version for everybody who acted since its snapshot, goes on
-   doing so, and says in `caught-up:{version}` of which partitions of the log they stand.
-2. `version:current` is set, and `version:next` goes with it.
+1. `{version}:next` is set. Nearline writes live lists of that version for everybody who acted since its snapshot, goes
+   on doing so, and says in `{version}:caught-up:{n}` of which partitions of the log they stand.
+2. `{version}:current` is set, and `{version}:next` goes with it.
 
-A publisher that dies between the two leaves the old version served; `version:next` ends by itself within an hour, or
+A publisher that dies between the two leaves the old version served; `{version}:next` ends by itself within an hour, or
 with the next publish.
 """
 

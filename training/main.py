@@ -68,7 +68,7 @@ FAILURES = (
     LakeError,
     ModelRegistryError,
     EventLogError,
-    OnlineStoreError,
+    *OnlineStoreError,
 )
 
 

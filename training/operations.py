@@ -6,7 +6,9 @@ by the lake's own log, and what people cost in Redis is the mean of a sample, ta
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.client import HTTPException
+from itertools import islice
 from typing import cast
 from urllib.request import ProxyHandler, build_opener
 
@@ -15,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from infra.kept import Kept
 from infra.lake import EVENTS, Lake, LakeError
-from infra.online_store import OnlineStore, OnlineStoreError
+from infra.online_store import OnlineStore, OnlineStoreError, masters
 from ingest.events import now
 from training.bundle import WRITTEN, history_key, list_key, live_key
 from training.messages import BytesAPerson, Lag, Operations, Process, RedisFigures, Sample
@@ -76,7 +78,7 @@ class Watch:
 
     def _redis(self) -> RedisFigures | None:
         try:
-            used = cast("dict[str, int]", self._store.info("memory"))["used_memory"]
+            used = sum(cast("dict[str, int]", part.info("memory"))["used_memory"] for part in masters(self._store))
             people = self._store.zcard(WRITTEN)
             return RedisFigures(used_bytes=used, people=people, bytes_a_person=self._bytes())
         except OnlineStoreError as error:
@@ -126,18 +128,17 @@ def bytes_a_person(store: OnlineStore) -> BytesAPerson | None:
 
 def _some_people(store: OnlineStore, version: int) -> list[str]:
     """Redis goes through its keys in the order of their hashes: the first ones that it meets are a fair sample."""
-    prefixes = [key.encode() for key in (list_key(version, ""), live_key(version, ""), history_key(""))]
+    around = [
+        kind("*").encode().split(b"*") for kind in (partial(list_key, version), partial(live_key, version), history_key)
+    ]
     people: dict[str, None] = {}
-    cursor = 0
-    for _ in range(MOST_SCANS):
-        cursor, keys = cast("tuple[int, list[bytes]]", store.scan(cursor, count=SCAN_COUNT))
-        for key in keys:
-            for prefix in prefixes:
-                if key.startswith(prefix):
-                    people[key.removeprefix(prefix).decode()] = None
-        if not cursor or len(people) >= PEOPLE_SAMPLED:
+    for key in islice(store.scan_iter(count=SCAN_COUNT), MOST_SCANS * SCAN_COUNT):
+        for before, after in around:
+            if key.startswith(before) and key.endswith(after):
+                people[key.removeprefix(before).removesuffix(after).decode()] = None
+        if len(people) >= PEOPLE_SAMPLED:
             break
-    return list(people)[:PEOPLE_SAMPLED]
+    return list(people)
 
 
 def _lag(samples: Iterable[Sample]) -> Lag:

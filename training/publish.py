@@ -1,6 +1,6 @@
 """A version's lists to the online store, whole or not at all, and never for somebody who does not allow it.
 
-1. `version:kept` gets the version, so that whoever forgets a person from here on knows of these keys.
+1. `{version}:kept` gets the version, so that whoever forgets a person from here on knows of these keys.
 2. The lists are written in batches, each after asking what its people allow.
 3. The people of a batch are asked again when their lists stand: who withdrew meanwhile loses the list. Who withdraws
    later is the schedule's affair: a withdrawal is in the projection before its mark is in the log, so either the second
@@ -9,7 +9,7 @@
    stands, the version is whole.
 5. Nearline, where it is alive, writes the version's live lists of everybody who acted since its snapshot, so that what
    they watched since does not come back: see `training.flip`.
-6. `version:current` is set: one key, so readers see the old version or the new one.
+6. `{version}:current` is set: one key, so readers see the old version or the new one.
 7. Of the other versions, all but the one that was current are removed.
 
 While the lists of one batch are computed, a second thread writes those of the batch before it and asks for the one
@@ -29,7 +29,7 @@ from rich.progress import track
 from scipy import sparse
 
 from infra.ahead import ahead
-from infra.online_store import OnlineStore
+from infra.online_store import OnlineStore, set_all
 from ingest.events import PERSONALIZATION, ConsentProjection
 from training.bundle import (
     CURRENT,
@@ -50,12 +50,6 @@ from training.interactions import Interactions
 from training.recency import Histories
 
 BATCH = 1000
-SET_ALL = """
-for i = 1, #KEYS do
-    redis.call('SET', KEYS[i], ARGV[i + 1], 'EX', ARGV[1])
-end
-"""
-"""A batch in one command: a store that syncs its file after every command it reads would do so fifty times else."""
 
 Users = npt.NDArray[np.int64]
 """Numbers of people: `user_index`."""
@@ -193,7 +187,7 @@ class Lists:
     def _write(self, version: int, interactions: Interactions, users: Users, lists: Indices) -> Users:
         """Write lists, then ask again. Returns those who keep theirs."""
         keys = _list_keys(version, interactions, users)
-        self._store.eval(SET_ALL, len(keys), *keys, self._ttl, *map(encode_list, lists))
+        set_all(self._store, dict(zip(keys, map(encode_list, lists), strict=True)), self._ttl)
         still = self._allowed(interactions, users)
         withdrawn = _list_keys(version, interactions, np.setdiff1d(users, still))
         if withdrawn:

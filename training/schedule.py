@@ -145,7 +145,7 @@ class Schedule:
             self._metrics.lag.show(consumer.lag())
         except PartitionsLost:
             pass  # Their new owner handles them again, which does no harm.
-        except (EventLogError, OnlineStoreError) as error:
+        except (EventLogError, *OnlineStoreError) as error:
             structlog.get_logger(__name__).warning("waiting for the stores", error=type(error).__name__)
             _rewind(consumer, records)
             stop.wait(RETRY_SECONDS)

@@ -274,7 +274,9 @@ def _redis(load: Load, units: Units, assumed: Assumptions) -> Part:
     size = load.users * (a_person + units.consent_bytes) / GB
     used = size / assumed.shard_gb
     shards = max(1, math.ceil(used))
+    histories = load.users * assumed.history_items * units.history_bytes / GB
     because = f"{a_person + units.consent_bytes:,.0f} bytes a person: two versions' lists, a live one, history, consent"
+    because += f"; of a cluster, one master holds all histories, {histories:,.1f} GB" if shards > 1 else ""
     return Part("redis", shards, "shard and replica", 2.0 * shards, size * 3, size * 4, used, because)
 
 

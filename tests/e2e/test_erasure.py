@@ -68,10 +68,12 @@ def test_whatever_is_killed_meanwhile_no_trace_is_left_and_nobody_else_is_touche
     for file in tmp_path.glob("*.csv"):
         file.unlink()  # Ours, not the platform's.
     store = connect(f"unix://{data}/redis.sock", 10)
-    wait_until(lambda: store.zcard("histories") == 61)
+    wait_until(lambda: store.zcard("{histories}:written") == 61)
     before = others(lake, store)
     held = find_traces(CANARY, tmp_path, store)
-    assert {"history", "list:1"} <= {key.split("'")[1].rpartition(":")[0] for key in held if key.startswith("redis b'")}
+    assert {"{histories}:of", "list:1"} <= {
+        key.split("'")[1].rpartition(":")[0] for key in held if key.startswith("redis b'")
+    }
 
     key = re.search(r"MARQUEE_API_KEY=(\S+)", (data / "secrets.env").read_text())
     assert key
@@ -106,7 +108,7 @@ def others(lake: Lake, store: OnlineStore) -> list[Any]:
     """Everybody's rows, lists and histories but the canary's."""
     rows = lake.snapshot(EVENTS).rows.sort("partition", "offset").rows()
     kept = [row for row in rows if CANARY not in row]
-    keys = sorted(key for pattern in ("history:*", "list:*") for key in store.scan_iter(pattern))
+    keys = sorted(key for pattern in ("{histories}:of:*", "list:*") for key in store.scan_iter(pattern))
     return [kept, [(key, store.get(key)) for key in keys if CANARY.encode() not in key]]
 
 
@@ -135,7 +137,7 @@ def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
         try:
             if holds():
                 return
-        except (OnlineStoreError, LakeEmpty):
+        except (LakeEmpty, *OnlineStoreError):
             pass
         assert time.monotonic() < deadline
         time.sleep(0.2)

@@ -36,9 +36,9 @@ def refused(words: list[str]) -> list[str]:
         time.sleep(POLLS_SECONDS)
         ask_everything(platform)
         with connect(url) as serve, pytest.raises(OnlineStoreError):
-            serve.set("version:current", b"2")
+            serve.set("{version}:current", b"2")
         log = platform.store.execute_command("ACL", "LOG")
-    return [entry[b"object"].decode() for entry in log if entry[b"object"] not in (b"set", b"version:current")]
+    return [entry[b"object"].decode() for entry in log if entry[b"object"] not in (b"set", b"{version}:current")]
 
 
 def ask_everything(platform: OwnPlatform) -> None:

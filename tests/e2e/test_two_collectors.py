@@ -34,8 +34,8 @@ KEY = "a key of the tests"
 PEOPLE = [f"viewer-{number:02}" for number in range(24)]
 BROKEN = """
 from ingest.projection import ProjectionWriter
-fold = ProjectionWriter.apply
-ProjectionWriter.apply = lambda self, new: fold(self, [each for each in new if each.action == "grant"])
+fold = ProjectionWriter._fold_in
+ProjectionWriter._fold_in = lambda self, new, to: fold(self, [each for each in new if each.action == "grant"], to)
 from ingest.main import serve_ingest
 serve_ingest()
 """

@@ -21,6 +21,18 @@ def test_by_default_every_store_is_below_the_data_folder(data: Path) -> None:
     assert all(str(data) in store for store in stores)
 
 
+def test_a_cluster_is_no_event_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = "redis+cluster://localhost:7000"
+    monkeypatch.setenv("MARQUEE_REDIS", cluster)
+    with pytest.raises(SystemExit, match=r"MARQUEE_EVENT_LOG: a Redis Cluster is no event log.*Name Kafka"):
+        load_settings()
+    monkeypatch.setenv("MARQUEE_EVENT_LOG", "redis://localhost:6379")
+    assert (load_settings().redis_url, load_settings().event_log_url) == (cluster, "redis://localhost:6379")
+    monkeypatch.setenv("MARQUEE_EVENT_LOG", cluster)
+    with pytest.raises(SystemExit, match="no event log"):
+        load_settings()
+
+
 def test_the_event_log_is_the_redis_that_was_named_until_it_has_a_url_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

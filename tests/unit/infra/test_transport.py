@@ -4,7 +4,7 @@ import ssl
 
 import pytest
 
-from infra.transport import LOGIN, OTHER_NAME, UNTRUSTED, BadUrl, Brokers, Transport, advice, reason
+from infra.transport import LOGIN, OTHER_NAME, UNTRUSTED, BadUrl, Brokers, Cluster, Transport, advice, reason
 
 HERE = Transport()
 WITH_CA = Transport("/etc/our ca.pem", ["cache", "broker", "db"])
@@ -158,3 +158,33 @@ def test_commits_that_are_made_to_look_safe_are_refused() -> None:
     with pytest.raises(BadUrl, match="AWS_S3_ALLOW_UNSAFE_RENAME"):
         Transport().lake("s3://bucket/lake", {"AWS_S3_ALLOW_UNSAFE_RENAME": "true"})
     assert Transport().lake("s3://bucket/lake", {"AWS_S3_ALLOW_UNSAFE_RENAME": "false"})
+
+
+# --- a Redis Cluster -------------------------------------------------------------------------------------------------
+
+
+def test_a_cluster_elsewhere_is_reached_by_tls_unless_every_node_is_here_or_named() -> None:
+    assert HERE.redis("redis+cluster://127.0.0.1:1,localhost:2") == "redis+cluster://127.0.0.1:1,localhost:2"
+    assert WITH_CA.redis("redis+cluster://cache:1,127.0.0.1:2") == "redis+cluster://cache:1,127.0.0.1:2"
+    with pytest.raises(BadUrl, match=r"use rediss\+cluster://"):
+        HERE.redis("redis+cluster://127.0.0.1:1,cache:2")
+    assert WITH_CA.redis("rediss+cluster://u:p@far:1") == "rediss+cluster://u:p@far:1?ssl_ca_certs=%2Fetc%2Four+ca.pem"
+    with pytest.raises(BadUrl, match="leave ssl_cert_reqs out"):
+        HERE.redis("rediss+cluster://far:1?ssl_cert_reqs=none")
+
+
+@pytest.mark.parametrize("rest", ["cache", "cache:1,other", ":1", "cache:1/2", "cache:x"])
+def test_a_url_of_a_cluster_that_says_something_else_is_refused(rest: str) -> None:
+    with pytest.raises(BadUrl):
+        WITH_CA.redis(f"rediss+cluster://{rest}")
+
+
+def test_every_node_of_a_cluster_is_reached_as_its_url_says() -> None:
+    cluster = Cluster.of("rediss+cluster://us%40er:p%2F@one:1,two:2?ssl_ca_certs=a+b.pem")
+    assert cluster.addresses == [("one", 1), ("two", 2)]
+    options = cluster.options(1.5)
+    assert (options["username"], options["password"]) == ("us@er", "p/")
+    assert (options["ssl"], options["ssl_ca_certs"], options["socket_timeout"]) == (True, "a b.pem", 1.5)
+    assert cluster.node("three", 3) == "rediss://us%40er:p%2F@three:3?ssl_ca_certs=a+b.pem"
+    assert Cluster.of("redis+cluster://one:1").node("two", 2) == "redis://two:2"
+    assert "p/" not in repr(cluster)

@@ -128,9 +128,9 @@ class Ingest:
 
 
 @pytest.fixture
-def ingest(tmp_path: Path, redis_url: str, store: OnlineStore) -> Iterator[Ingest]:
+def ingest(tmp_path: Path, redis_url: str, log_url: str, store: OnlineStore) -> Iterator[Ingest]:
     """Ingest with an empty ledger, its projection whole."""
-    ingest = Ingest(tmp_path, redis_url, redis_url)
+    ingest = Ingest(tmp_path, redis_url, log_url)
     ingest.rebuild()
     yield ingest
     ingest.close()

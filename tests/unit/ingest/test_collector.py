@@ -167,7 +167,7 @@ def everything(ingest: Any) -> bytes:
 def test_whoever_opts_out_is_refused_and_not_even_asked_about(ingest: Any, event: MakeEvent) -> None:
     """What is on record changes nothing, and Redis is not told of the person."""
     ingest.allow("u1")
-    ingest.store.delete("consent:head")
+    ingest.store.delete("{consent}:head")
     verdicts = ingest.collector.collect([event(event_id="e1"), event(type="sneeze"), None], opted_out=True)
     assert codes(verdicts) == ["consent_missing", "unknown_type", "invalid_event"]
     assert verdicts[0] == ("e1", "consent_missing", "the request carries Sec-GPC: 1, which counts as a refusal")
@@ -233,7 +233,7 @@ def send_until(ingest: Any, event: MakeEvent, stop: threading.Event) -> None:
 
 def test_without_the_projection_nothing_is_taken(ingest: Any, event: MakeEvent) -> None:
     ingest.allow("u1")
-    ingest.store.delete("consent:head")
+    ingest.store.delete("{consent}:head")
     with pytest.raises(ConsentUnavailable):
         ingest.collector.collect([event()])
     assert events_logged(ingest) == []

@@ -284,7 +284,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(worker=WORKERS)
     def redis_loses_the_projection(self, worker: int) -> None:
-        keys = self.platform.store.keys("consent:*")
+        keys = self.platform.store.keys("{consent}:*")
         self.platform.store.delete(*keys, CONSENT_HEAD)  # type: ignore[misc]
         self.lost = True
         self.send(worker, list(PEOPLE))
@@ -296,7 +296,7 @@ class Life(RuleBasedStateMachine):
         for worker in (0, 1):
             self.keep(worker)
         store = self.platform.store
-        self.backup = {key: store.dump(key) for key in store.keys("consent:*")}  # type: ignore
+        self.backup = {key: store.dump(key) for key in store.keys("{consent}:*")}  # type: ignore
         backup = self.backup
         self.withdraw(0, person)
         for worker in (0, 1):

@@ -77,6 +77,7 @@ def test_the_clock_of_the_gate_only_rises() -> None:
     assert all(earlier <= later for earlier, later in itertools.pairwise(read))
 
 
+@pytest.mark.one_redis
 def test_a_judgement_guards_what_is_appended_for_those_who_allow_it(ingest: Any) -> None:
     ingest.allow("u1")
     ingest.allow("u2", "analytics")

@@ -144,14 +144,14 @@ def test_a_projection_lost_while_it_is_written_is_not_called_whole(
     for lost in ([CONSENT_HEAD], []):  # while all is written, and while the tail is
         record(ledger, "withdraw")
         store.delete(*lost or [REBUILDING])
-        apply = writer.apply
+        fold_in = writer._fold_in
 
-        def apply_and_lose(receipts: Any, apply: Any = apply) -> None:
-            apply(receipts)
+        def fold_in_and_lose(receipts: Any, client: Any, fold_in: Any = fold_in) -> None:
+            fold_in(receipts, client)
             store.flushall()
 
         with monkeypatch.context() as patch:
-            patch.setattr(writer, "apply", apply_and_lose)
+            patch.setattr(writer, "_fold_in", fold_in_and_lose)
             with pytest.raises(ConsentUnavailable, match="tried again"):
                 writer.catch_up()
         assert store.get(CONSENT_HEAD) is None

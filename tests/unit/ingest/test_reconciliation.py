@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from infra.event_log.redis_streams import RedisStreamsEventLog
 from infra.lake import EVENTS, Lake
 from ingest.events import CONSENT_HEAD, Consent, ConsentUnavailable, ErasureStep, encode, key, now
 from ingest.projection import LedgerBehind
-from ingest.reconciliation import HISTORIES, NAMED, SOURCE, Reconciliation
-from training.bundle import KEPT, WRITTEN, Interaction, encode_history, history_key, list_key, live_key
+from ingest.reconciliation import HISTORIES, NAMED, PATTERNS, SOURCE, Reconciliation
+from training.bundle import KEPT, WRITTEN, Interaction, bundle_key, encode_history, history_key, list_key, live_key
 from training.publish import forget_lists
 from workshop.traces import find_traces
 
@@ -241,9 +242,15 @@ def test_a_log_that_cannot_remove_records_is_not_looked_through(
     assert reconciliation.run() == 0
 
 
-def test_keys_that_name_people_are_where_the_stages_write_them() -> None:
-    history, published, live = (name.format(version=7, user_id="a:b") for name in NAMED)
-    assert (history, published, live) == (history_key("a:b"), list_key(7, "a:b"), live_key(7, "a:b"))
+@pytest.mark.parametrize("person", ["a:b", "{a}", "}", "a\nb"])
+def test_keys_that_name_people_are_where_the_stages_write_them(person: str) -> None:
+    keys = [history_key(person), list_key(7, person), live_key(7, person)]
+    for found, pattern in zip(keys, PATTERNS, strict=True):
+        assert fnmatchcase(found, pattern)
+        named = NAMED.fullmatch(found)
+        assert named
+        assert person in (named["history"], named["list"])
+    assert not NAMED.fullmatch(bundle_key(7))
     assert HISTORIES == WRITTEN
 
 

@@ -17,11 +17,12 @@ from scipy import sparse
 from infra.access import Access
 from infra.key_file import KeyFile, KeyScope, Quota
 from infra.keys import Keys
-from infra.online_store import OnlineStore, connect, connect_async
+from infra.online_store import OnlineStore, connect
 from infra.tokens import Tokens
 from ingest.events import Domain, read_domain
 from serving.api import create_app
 from serving.catalogue_watch import CatalogueWatch
+from serving.cluster_lists import open_list_reader
 from serving.lineage import RecommendationIds
 from serving.metrics import RecommendationMetrics
 from serving.model_work import ModelWork
@@ -29,7 +30,6 @@ from serving.recommendations import RecommendationsApp
 from serving.services import Services
 from serving.similar import SimilarItems
 from serving.static_list import StaticList
-from serving.stored_lists import ListReader
 from training.algorithms.item_item import ItemItem
 from training.bundle import CURRENT, KEPT, Bundle, ItemTable, Manifest, Snapshot, bundle_key
 
@@ -129,7 +129,7 @@ class Serving:
         self.metrics = RecommendationMetrics(registry)
         static = StaticList(folder / "static.json")
         self.watch = CatalogueWatch(connect(redis_url), registry, domain.items, static)
-        self.lists = ListReader(connect_async(redis_url, None), self.metrics, timeout)
+        self.lists = open_list_reader(redis_url, self.metrics, timeout)
         self.ids = RecommendationIds("secret")
         self.file = KeyFile(folder / "keys.json")
         self.keys = Keys(self.file, KEY)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from prometheus_client import CollectorRegistry
 
 from infra.event_log import open_event_log
@@ -174,9 +175,9 @@ class Platform:
 
 
 @pytest.fixture
-def platform(redis_url: str, store: OnlineStore, domain: Domain, tmp_path: Path) -> Iterator[Platform]:
+def platform(log_url: str, store: OnlineStore, domain: Domain, tmp_path: Path) -> Iterator[Platform]:
     """An empty platform."""
-    made = Platform(redis_url, store, domain, Lake(str(tmp_path / "lake")))
+    made = Platform(log_url, store, domain, Lake(str(tmp_path / "lake")))
     yield made
     made.worker.close()
     made.log.close()
@@ -336,7 +337,7 @@ def test_a_batch_whose_writing_was_cut_short_is_counted_once(
     platform.append(_now("ann", "m0"))
 
     def broken(*_: object) -> None:
-        raise OnlineStoreError("gone")
+        raise redis.ConnectionError("gone")
 
     with monkeypatch.context() as patch:
         patch.setattr(Histories, "write_live", broken)
@@ -765,6 +766,7 @@ def test_a_member_that_joins_meanwhile_catches_up_its_partitions(
     assert platform.caught_up(2) == {0, 1}
 
 
+@pytest.mark.one_redis
 def test_what_is_appended_while_a_partition_begins_does_not_move_where_it_begins(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -848,6 +850,7 @@ def test_what_is_replayed_for_a_version_is_no_lag(
 # --- a store that lost its data ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_redis
 def test_a_lost_store_is_rebuilt_from_the_lake_and_a_log_that_stays(
     platform: Platform, own_redis: Any, make_bundle: MakeBundle, publish: Publish
 ) -> None:
@@ -1010,7 +1013,7 @@ def test_a_member_that_dies_after_the_rebuilding_leaves_its_partitions_where_the
     platform.store.delete(COMPLETE, history_key("ann"))
 
     def dies(*_: object) -> None:
-        raise OnlineStoreError("dies")
+        raise redis.ConnectionError("dies")
 
     with monkeypatch.context() as patch:
         patch.setattr(Folding, "apply", dies)
@@ -1093,7 +1096,7 @@ def test_a_batch_that_was_written_halfway_is_written_again(
     platform.append(_play("ann", "m0"))
 
     def broken(*_: object) -> None:
-        raise OnlineStoreError("gone")
+        raise redis.ConnectionError("gone")
 
     monkeypatch.setattr(Histories, "write_live", broken)
     with pytest.raises(OnlineStoreError):

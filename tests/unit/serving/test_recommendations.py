@@ -70,6 +70,7 @@ def test_before_the_first_version_the_answer_is_empty_and_says_so(serving: Any) 
     assert (_item_ids(answer), answer.json()["tier"], answer.json()["version"]) == ([], "static", 0)
 
 
+@pytest.mark.one_redis
 def test_requests_at_once_share_one_read(published: Any, store: OnlineStore) -> None:
     """Fifty people asked for at once are one MGET, and each gets their own list."""
     published.get(_url("warm-up"))
@@ -216,6 +217,7 @@ def test_the_pointer_gone_changes_nothing(published: Any, store: OnlineStore) ->
     assert _item_ids(published.get(_url("ann"))) == ["m6", "m7"]
 
 
+@pytest.mark.one_redis
 def test_who_gave_up_before_the_read_is_left_out_of_it(published: Any, store: OnlineStore) -> None:
     """A cancelled request costs neither store nor answer."""
 

@@ -347,4 +347,4 @@ def test_no_value_is_an_empty_history() -> None:
 
 
 def test_keys_tell_versions_and_people_apart() -> None:
-    assert [bundle_key(3), list_key(3, "u:1"), live_key(3, "u:1")] == ["bundle:3", "list:3:u:1", "live:3:u:1"]
+    assert [bundle_key(3), list_key(3, "u:1"), live_key(3, "u:1")] == ["bundle:3", "list:3:{u:1}", "live:3:{u:1}"]

@@ -138,6 +138,7 @@ def test_what_a_person_costs_is_the_mean_over_people(store: OnlineStore) -> None
     assert found.total == pytest.approx(found.list + found.live + found.history)
 
 
+@pytest.mark.one_redis
 def test_the_sample_does_not_grow_with_the_store(store: OnlineStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.set(CURRENT, 1)
     store.mset({list_key(1, f"u{number}"): b"x" for number in range(5000)})
@@ -151,8 +152,8 @@ def test_the_sample_does_not_grow_with_the_store(store: OnlineStore, monkeypatch
 
 
 def test_a_store_without_people_is_not_searched_to_its_end(store: OnlineStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.mset({f"consent:{number}": b"x" for number in range(3000)})
+    store.mset({f"{{consent}}:{number}": b"x" for number in range(3000)})
     monkeypatch.setattr(operations, "SCAN_COUNT", 10)
     store.config_resetstat()
     assert bytes_a_person(store) is None
-    assert store.info("commandstats")["cmdstat_scan"]["calls"] == operations.MOST_SCANS
+    assert 0 < store.info("commandstats")["cmdstat_scan"]["calls"] <= operations.MOST_SCANS

@@ -67,7 +67,7 @@ def test_a_run_is_seen_from_its_first_phase_to_its_end(store: OnlineStore) -> No
         with run.phases("tune"):
             run.phases.say("2 recipes tried")
             wait_until(lambda: now().run is not None and now().run.detail == "2 recipes tried")  # type: ignore[union-attr]
-        found = now()
+            found = now()
         assert found.state == "running"
         assert found.run is not None
         assert [done.name for done in found.run.phases] == ["read"]

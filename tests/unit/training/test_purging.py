@@ -17,7 +17,7 @@ from infra.runs import Run
 from ingest.events import ERASURES, ConsentProjection, Domain, Erasures, ErasureStep, decode
 from training import job as job_module
 from training import promotion, purging
-from training.bundle import KEPT, bundle_key, list_key, live_key, load, manifest_key
+from training.bundle import CURRENT, KEPT, bundle_key, list_key, live_key, load, manifest_key
 from training.job import Job
 from training.publish import Publisher, current
 from training.purging import purge, purge_and_sign
@@ -249,7 +249,7 @@ def test_a_store_that_was_restored_and_serves_such_a_version_is_put_right_first(
     job.run()
     erase("u007")
     job.run()
-    store.set("version:current", 1)
+    store.set(CURRENT, 1)
     assert purge(registry, store, 5) is None
     job.run()
     assert purge(registry, store, 5) == 1

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import pytest
+import redis
 from prometheus_client import CollectorRegistry
 
 from infra.event_log import open_event_log
 from infra.event_log.port import Consumer, EventLog, EventLogUnavailable, PartitionsLost
-from infra.online_store import OnlineStore, OnlineStoreError
+from infra.online_store import OnlineStore
 from ingest.events import (
     ERASURES,
     AcceptedEvent,
@@ -176,7 +177,7 @@ def test_a_mark_counts_as_handled_only_after_the_lists_are_gone(
 
     class Down:
         def __getattr__(self, name: str) -> Any:
-            raise OnlineStoreError("down")
+            raise redis.ConnectionError("down")
 
     publish_lists(store, "gone")
     append(log, withdrawal("gone"))
