@@ -900,7 +900,7 @@ def move_store(platform: Platform, url: str) -> OnlineStore:
 def everything(store: OnlineStore) -> dict[str, Any]:
     """What a store holds of people and items."""
     keys = [key.decode() for key in store.scan_iter(history_key("*"))]
-    found: dict[str, Any] = {key.split(":")[1]: sorted(decode_history(store.get(key))) for key in keys}  # type: ignore[arg-type]
+    found: dict[str, Any] = {key.split(":", 2)[2]: sorted(decode_history(store.get(key))) for key in keys}  # type: ignore[arg-type]
     sets: Any = {
         "hidden": store.smembers(HIDDEN),
         "expiring": store.hgetall(EXPIRING),
