@@ -11,6 +11,8 @@ demo: install ## see the loop learn in about a minute; OPEN=1: in a browser too;
 up: install ## start the platform and keep it up; Ctrl-C stops it
 	$(BIN)/marquee up
 
+# Threads that wait for others sleep: four processes share the cores here.
+test: export OMP_WAIT_POLICY := passive
 test: lint ## lint, then every test; Kafka's are skipped where there is no broker (make kafka)
 	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 

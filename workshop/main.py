@@ -1,6 +1,7 @@
 """Composition root of the workshop: the demo, and the commands that send traffic to a running platform."""
 
 import asyncio
+import os
 import time
 import webbrowser
 from contextlib import suppress
@@ -34,6 +35,7 @@ DEMO_VIEWERS = 2500
 DEMO_ITEMS = 1200
 DEMO_ACTS = 200_000
 TUNE_SECONDS = "5"
+"""Of the demo's search for a recipe, unless MARQUEE_TUNE_SECONDS says otherwise."""
 STOPPED = 130
 """As shells say it of a program that Ctrl-C ended."""
 
@@ -52,7 +54,7 @@ def demo(data: Path | None, folder: Path, opened: bool) -> int:
         dataset = (
             read_movielens(data, max_users=DEMO_VIEWERS) if data else generate(DEMO_VIEWERS, DEMO_ITEMS, DEMO_ACTS)
         )
-        with FreshPlatform(folder, {"TUNE_SECONDS": TUNE_SECONDS}) as platform:
+        with FreshPlatform(folder, {"TUNE_SECONDS": os.environ.get("MARQUEE_TUNE_SECONDS", TUNE_SECONDS)}) as platform:
             summary = asyncio.run(_run(platform.settings, dataset, console, opened))
             summary.seconds_total = round(time.monotonic() - started, 1)
             summary.write(folder / "summary.json")

@@ -214,6 +214,7 @@ def test_back_to_a_version_and_forward_again_with_a_reason(browsing: Browsing, p
 
 def test_a_viewers_list_stands_beside_another_versions(browsing: Browsing, platform: Platform) -> None:
     page = console(browsing, platform, size=PHONE, colours="light")
+    expect(page.locator("#viewer-button")).to_be_enabled()  # Until the versions are known, Enter asks nothing.
     page.get_by_label("Viewer's id").fill("viewer-007")
     page.keyboard.press("Enter")
     expect(page.locator("#viewer-lists li")).to_have_count(20)

@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 PROCESSES = ("redis", "land", "ingest", "nearline", "train", "serve")
 USERS, ITEMS, ACTS = 600, 400, 60_000
+QUICK = {"MARQUEE_TUNE_SECONDS": "0"}
+"""No search for a recipe: `make demo` has one."""
 REAL = ROOT.parent / "shared/data/ml-latest-small"
 """MovieLens, where it lies beside the checkout."""
 
@@ -99,7 +101,7 @@ def start_demo(data: Path, folder: Path, environment: Mapping[str, str]) -> subp
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MARQUEE_")}
     with (folder.parent / "demo.out").open("wb") as output:
         return subprocess.Popen(
-            command, cwd=ROOT, env={**clean, **environment}, stdout=output, stderr=subprocess.STDOUT
+            command, cwd=ROOT, env={**clean, **QUICK, **environment}, stdout=output, stderr=subprocess.STDOUT
         )
 
 
